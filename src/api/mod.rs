@@ -1,0 +1,17 @@
+//! The custom resources as data.
+
+pub mod action;
+pub mod analysis;
+pub mod common;
+pub mod conditions;
+pub mod crds;
+pub mod rollout;
+pub mod run;
+pub mod status;
+pub mod template;
+
+pub use action::{VoiceRolloutAction, VoiceRolloutActionSpec};
+pub use rollout::{VoiceRollout, VoiceRolloutSpec};
+pub use run::{VoiceAnalysisRun, VoiceAnalysisRunSpec};
+pub use status::VoiceRolloutStatus;
+pub use template::{ClusterVoiceAnalysisTemplate, VoiceAnalysisTemplate};

@@ -1,0 +1,338 @@
+//! Status of a `VoiceRollout`: the only memory of the operator, and what people read.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::analysis::Mode;
+use super::run::{Consequence, RunKind, Verdict};
+
+/// Newest decisions kept in `status.decisions`.
+pub const MAX_DECISIONS: usize = 40;
+
+/// Where a release stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VoiceRolloutStatus {
+    /// Generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// State of the release.
+    #[serde(default)]
+    pub phase: Phase,
+    /// One sentence: what is going on and why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// What the release waits for, or which gate failed on what.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub waiting_for: String,
+    /// What happens next by itself, and when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_action: Option<NextAction>,
+    /// Hash of the revision that callers get when no release is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable_revision: Option<String>,
+    /// Hash of the newest revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary_revision: Option<String>,
+    /// Zero-based index of the current step; equal to their number when all have passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub current_step: Option<i32>,
+    /// The current step as people count, `3/10`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub step_display: String,
+    /// Hash of the step list the index belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps_hash: Option<String>,
+    /// Attempt at the canary revision, counting from 1; `retry` adds one.
+    #[serde(default)]
+    pub attempt: i32,
+    /// Progress within the current step.
+    #[serde(default)]
+    pub step: StepState,
+    /// Canary weights in percent.
+    #[serde(default)]
+    pub weights: Weights,
+    /// Why and when the canary revision was aborted; until `retry` or a new revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<AbortRecord>,
+    /// The change of roles at the end of a release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<Promotion>,
+    /// A person said `pause`.
+    #[serde(default)]
+    pub user_paused: bool,
+    /// Revisions that exist, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revisions: Vec<RevisionStatus>,
+    /// Analysis runs that this release asked for; others with the same name do not count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<RunRecord>,
+    /// Gates of the current step and of the background, latest values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<GateSummary>,
+    /// What was decided, oldest first; at most [`MAX_DECISIONS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<DecisionRecord>,
+    /// UIDs of actions that are carried out and not yet marked so.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handled_actions: Vec<HandledAction>,
+    /// Conditions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+    /// Pods of the stable revision; for the scale subresource.
+    #[serde(default)]
+    pub replicas: i32,
+    /// Selector of the stable revision's pods; for the scale subresource.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub selector: String,
+}
+
+/// State of a release.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Phase {
+    /// Nothing has happened yet.
+    #[default]
+    Pending,
+    /// The first revision is on its way to 100 %, without analysis.
+    Initializing,
+    /// The spec cannot be carried out; see the condition `InvalidSpec`. Weights stay where they are.
+    Invalid,
+    /// All new calls go to the stable revision, which is the newest.
+    Healthy,
+    /// A release goes through its steps.
+    Progressing,
+    /// A release waits for a person, or for a provider or evidence that does not come.
+    Paused,
+    /// All steps passed; the roles change.
+    Promoting,
+    /// Weights go back to stable: after an abort, or on the way back to the stable template.
+    Reverting,
+    /// The newest revision was aborted; all new calls go to stable.
+    Degraded,
+}
+
+/// What happens next by itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NextAction {
+    /// What.
+    pub what: String,
+    /// When, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
+}
+
+/// Progress within the current step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StepState {
+    /// When the step became the current one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// Since when the current weight has been read back from every managed route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_since: Option<Time>,
+    /// Since when the canary has had traffic in this attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic_since: Option<Time>,
+    /// Last time that something moved forward; `progressDeadline` counts from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress_at: Option<Time>,
+}
+
+/// Canary weights in percent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Weights {
+    /// What the routes should say.
+    #[serde(default)]
+    pub desired: i32,
+    /// The highest that a managed route was last seen to say.
+    #[serde(default)]
+    pub applied: i32,
+}
+
+/// An abort.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AbortRecord {
+    /// Hash of the revision that was aborted.
+    pub revision: String,
+    /// When.
+    pub at: Time,
+    /// The step, as people count, `3/10`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub step: String,
+    /// Canary weight when it was decided, in percent.
+    #[serde(default)]
+    pub weight: i32,
+    /// The gate that failed, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<String>,
+    /// Why, in one sentence with the value.
+    pub reason: String,
+    /// Who asked for it, where a person did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// The change of roles at the end of a release.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Promotion {
+    /// Hash of the revision that becomes stable.
+    pub revision: String,
+    /// Why it may.
+    pub grounds: Grounds,
+    /// What is being done.
+    pub stage: PromotionStage,
+    /// When the stage began.
+    pub since: Time,
+}
+
+/// Why a revision may become stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Grounds {
+    /// There was no stable revision.
+    First,
+    /// Every step passed.
+    StepsPassed,
+    /// It was stable before and lies within `rollbackWindow`.
+    RollbackWindow,
+    /// A person said promote --full.
+    PromotedFull,
+}
+
+/// What is being done in a promotion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PromotionStage {
+    /// All new calls go to the canary route, which has the full number of pods.
+    FullWeight,
+    /// The stable Service (or subset) moves to the new revision.
+    SwitchStable,
+    /// The weights go back to the stable route, which is now the new revision.
+    ReturnWeights,
+}
+
+/// A revision that exists.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionStatus {
+    /// Hash of its pod template.
+    pub hash: String,
+    /// Its number, counting from 1.
+    pub number: i64,
+    /// What it is for.
+    pub role: Role,
+    /// Pods wanted.
+    #[serde(default)]
+    pub replicas: i32,
+    /// Pods Ready.
+    #[serde(default)]
+    pub ready: i32,
+    /// It was stable at some time.
+    #[serde(default)]
+    pub was_stable: bool,
+    /// It was aborted at some time and not promoted since.
+    #[serde(default)]
+    pub aborted: bool,
+    /// Since when it gets no new calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retired_at: Option<Time>,
+    /// The least time it is kept from then, in seconds.
+    #[serde(default)]
+    pub keep_seconds: i64,
+}
+
+/// What a revision is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Role {
+    /// Callers get it.
+    Stable,
+    /// It is being released.
+    Canary,
+    /// It gets no new calls and keeps its pods for those it has.
+    Draining,
+    /// No pods.
+    #[default]
+    Retired,
+}
+
+/// An analysis run that the release asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunRecord {
+    /// Name of the VoiceAnalysisRun.
+    pub name: String,
+    /// Kind.
+    pub kind: RunKind,
+    /// Zero-based index of the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<i32>,
+    /// Hash of the spec that was asked for.
+    pub spec_hash: String,
+}
+
+/// A gate's latest state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GateSummary {
+    /// Name.
+    pub name: String,
+    /// Whether it belongs to the step or to the background.
+    pub kind: RunKind,
+    /// Whether its verdict counts.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Verdict; absent while undecided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// What it asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consequence: Option<Consequence>,
+    /// Latest value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// One sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+/// Something that was decided.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DecisionRecord {
+    /// When.
+    pub at: Time,
+    /// Revision it is about.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub revision: String,
+    /// The step, as people count.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub step: String,
+    /// What, in one CamelCase word: also the reason of the event.
+    pub decision: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// Values it rests on, one `gate=value (verdict)` each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<String>,
+    /// Who, where it was a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+}
+
+/// An action that is carried out and not yet marked so.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HandledAction {
+    /// UID of the VoiceRolloutAction.
+    pub uid: String,
+    /// Carried out, or refused.
+    pub applied: bool,
+    /// One sentence.
+    pub message: String,
+}

@@ -1,0 +1,25 @@
+//! Decisions. Pure: no async, no I/O, no clock; `now` is an argument.
+
+pub mod route;
+
+/// Something wrong in a resource: where, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SpecError {
+    /// Path of the field from the object's root, `spec.steps[2].analysis.gates[0].threshold.successCondition`.
+    pub path: String,
+    /// What is wrong and what to do.
+    pub message: String,
+}
+
+impl SpecError {
+    /// Makes one.
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into() }
+    }
+}
+
+impl std::fmt::Display for SpecError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path, self.message)
+    }
+}

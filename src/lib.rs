@@ -1,0 +1,14 @@
+//! VoiceRollout: a Kubernetes operator that releases new versions of LLM voice agents step by step.
+//!
+//! `api` is data, `core` decides and is pure, `operator` acts on Kubernetes, `sources` measure, `server` is seen
+//! from outside, `sim` is an API server in this process, `cli` is what people type.
+
+pub mod api;
+pub mod cli;
+pub mod core;
+pub mod metrics;
+pub mod operator;
+pub mod server;
+pub mod sim;
+pub mod sources;
+pub mod telemetry;

@@ -1,0 +1,5 @@
+//! Effects against Kubernetes.
+
+pub mod clock;
+pub mod leadership;
+pub mod write;

@@ -1,0 +1,1 @@
+//! An API server in this process, and a simulated world.

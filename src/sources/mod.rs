@@ -1,0 +1,119 @@
+//! Analysis providers behind one contract: start, poll, cancel, on a measurement whose key is already persisted.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+use crate::api::analysis::Gate;
+use crate::api::run::{Tokens, Verdict};
+
+/// One measurement to take.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Idempotency key, persisted before; goes to the provider as `Idempotency-Key`.
+    pub key: String,
+    /// Namespace of the rollout: Secrets and pods are read here.
+    pub namespace: String,
+    /// Name of the rollout.
+    pub rollout: String,
+    /// Hash of the revision that is judged.
+    pub revision: String,
+    /// Hash of the stable revision beside it.
+    pub stable_revision: String,
+    /// The gate.
+    pub gate: Gate,
+    /// Values for `{{args.NAME}}`, the built-in ones included. Never logged or stored.
+    pub args: BTreeMap<String, ArgValue>,
+    /// The gate's own Secrets lie in the operator's namespace (it came from a cluster template).
+    pub from_cluster_template: bool,
+    /// Latest values of the run's other gates, for the judge.
+    pub others: Vec<OtherGate>,
+}
+
+/// An argument's value.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ArgValue {
+    /// The text.
+    pub text: String,
+    /// It came from a Secret: it must not reach a status, an event, a log line or an error text.
+    pub secret: bool,
+}
+
+impl std::fmt::Debug for ArgValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.secret { "***" } else { &self.text })
+    }
+}
+
+/// What another gate of the run has found, for the judge.
+#[derive(Clone, Debug)]
+pub struct OtherGate {
+    /// Its name.
+    pub name: String,
+    /// Its verdict so far.
+    pub verdict: Option<Verdict>,
+    /// Its latest value.
+    pub value: Option<String>,
+    /// Its message.
+    pub message: String,
+    /// How many measurements it took.
+    pub measurements: i32,
+}
+
+/// What came of a start or a poll.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Progress {
+    /// The provider works on it.
+    Running {
+        /// What to poll with.
+        handle: String,
+        /// When to poll.
+        poll_after: Duration,
+    },
+    /// A value for the gate's conditions: a number, a string, a boolean or a list of numbers.
+    Value(Value),
+    /// The provider answered that there is nothing: an empty vector, NaN. Inconclusive.
+    NoData(String),
+    /// The judge's own verdict (never `Error`), one sentence, and what it cost.
+    Judged {
+        /// Verdict.
+        verdict: Verdict,
+        /// One sentence.
+        reason: String,
+        /// Tokens used.
+        tokens: Tokens,
+    },
+}
+
+/// Why there is no measurement. Never holds a secret's value or a response body.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct SourceError {
+    /// What was being done, what went wrong, what to do.
+    pub message: String,
+    /// The provider asked to wait this long.
+    pub retry_after: Option<Duration>,
+    /// Tokens used all the same.
+    pub tokens: Option<Tokens>,
+}
+
+impl SourceError {
+    /// Makes one without a wait.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), retry_after: None, tokens: None }
+    }
+}
+
+/// A provider.
+pub trait Source: Send + Sync {
+    /// Starts a measurement. Called again with the same key after a crash.
+    fn start<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<Progress, SourceError>>;
+
+    /// Asks for the result of a measurement that is running.
+    fn poll<'a>(&'a self, request: &'a Request, handle: &'a str) -> BoxFuture<'a, Result<Progress, SourceError>>;
+
+    /// Gives a running measurement up; best effort.
+    fn cancel<'a>(&'a self, request: &'a Request, handle: &'a str) -> BoxFuture<'a, ()>;
+}
