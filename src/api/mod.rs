@@ -1,4 +1,5 @@
 //! The custom resources as data.
+#![allow(clippy::duplicated_attributes)] // print columns repeat their keys by design
 
 pub mod action;
 pub mod analysis;
