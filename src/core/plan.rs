@@ -297,10 +297,8 @@ fn check_traffic<'a>(spec: &'a VoiceRolloutSpec, errors: &mut Vec<SpecError>) ->
         (Some(_), Some(_), _) | (_, _, Some(_)) => {}
         _ => errors.push(SpecError::new("spec.traffic.istio", "set stableService and canaryService, or destinationRule with two subsets")),
     }
-    if let Some(rule) = &istio.destination_rule {
-        if rule.stable_subset == rule.canary_subset {
-            errors.push(SpecError::new("spec.traffic.istio.destinationRule", "stableSubset and canarySubset must be two subsets"));
-        }
+    if istio.destination_rule.as_ref().is_some_and(|rule| rule.stable_subset == rule.canary_subset) {
+        errors.push(SpecError::new("spec.traffic.istio.destinationRule", "stableSubset and canarySubset must be two subsets"));
     }
     if istio.virtual_services.is_empty() {
         errors.push(SpecError::new("spec.traffic.istio.virtualServices", "name at least one VirtualService"));

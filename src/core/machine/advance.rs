@@ -87,7 +87,7 @@ impl Machine<'_> {
 
     fn weight_done(&mut self, weight: i32, index: usize) -> bool {
         let need = self.plan.canary_pods_at(index, weight);
-        let enough = weight == 0 || self.available(&self.canary().to_string(), need);
+        let enough = weight == 0 || self.available(self.canary(), need);
         let observed = self.s.weights.desired == weight && self.s.step.weight_since.is_some();
         if observed && enough && self.canary_arm_set() {
             return true;
