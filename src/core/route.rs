@@ -9,8 +9,11 @@ use json_patch::{AddOperation, Patch, PatchOperation, TestOperation};
 use serde_json::Value;
 
 mod host;
+mod subset;
 #[cfg(test)]
 mod tests;
+
+pub use subset::subset_patch;
 
 /// How the two arms are told apart in a route's destinations.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -33,7 +33,7 @@ pub fn subject(rollout: &VoiceRollout) -> Subject {
 }
 
 /// The world, as far as it concerns one rollout.
-pub fn gather(stores: &Stores, rollout: &VoiceRollout, now: Timestamp) -> Observations {
+pub fn gather(stores: &Stores, rollout: &VoiceRollout, now: Timestamp, actions_verified: bool) -> Observations {
     let namespace = rollout.namespace().unwrap_or_default();
     let istio = rollout.spec.traffic.istio.as_ref();
     let replica_sets = replica_sets(stores, rollout, &namespace);
@@ -52,7 +52,7 @@ pub fn gather(stores: &Stores, rollout: &VoiceRollout, now: Timestamp) -> Observ
         canary_arm: arms.1,
         routes: istio.map(|i| i.virtual_services.iter().map(|v| route_seen(stores, &namespace, i, v)).collect()).unwrap_or_default(),
         runs: runs(stores, rollout, &namespace),
-        actions: actions(stores, rollout, &namespace),
+        actions: actions(stores, rollout, &namespace, actions_verified),
         templates: templates(stores, rollout, &namespace),
         rival: rival(stores, rollout, &namespace),
     }
@@ -61,7 +61,8 @@ pub fn gather(stores: &Stores, rollout: &VoiceRollout, now: Timestamp) -> Observ
 fn replica_sets(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Vec<ReplicaSetSeen> {
     let uid = rollout.uid().unwrap_or_default();
     let owned = |r: &ReplicaSet| r.owner_references().iter().any(|o| o.uid == uid);
-    let mut all: Vec<ReplicaSetSeen> = stores.replica_sets.within(namespace).filter(|r| owned(r)).filter_map(|r| replica_set_seen(&r)).collect();
+    let mut all: Vec<ReplicaSetSeen> =
+        stores.replica_sets.within(namespace).filter(|r| owned(r)).filter_map(|r| replica_set_seen(&r)).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
 }
@@ -72,7 +73,7 @@ fn replica_set_seen(set: &ReplicaSet) -> Option<ReplicaSetSeen> {
         name: set.name_any(),
         hash: set.labels().get(REVISION_LABEL)?.clone(),
         number: set.annotations().get(REVISION_NUMBER_ANNOTATION).and_then(|n| n.parse().ok()).unwrap_or(0),
-        wanted: set.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1),
+        wanted: set.spec.replicas.unwrap_or(1),
         exist: status.replicas,
         ready: status.ready_replicas.unwrap_or(0),
         available: status.available_replicas.unwrap_or(0),
@@ -86,10 +87,9 @@ fn unusable_arm(name: &str) -> ArmSeen {
 
 fn arms(stores: &Stores, rollout: &VoiceRollout, namespace: &str, istio: &IstioTraffic, sets: &[ReplicaSetSeen]) -> (ArmSeen, ArmSeen) {
     match &istio.destination_rule {
-        Some(rule) => (
-            subset_arm(stores, namespace, rule, &rule.stable_subset, sets),
-            subset_arm(stores, namespace, rule, &rule.canary_subset, sets),
-        ),
+        Some(rule) => {
+            (subset_arm(stores, namespace, rule, &rule.stable_subset, sets), subset_arm(stores, namespace, rule, &rule.canary_subset, sets))
+        }
         None => (
             service_arm(stores, rollout, namespace, istio.stable_service.as_deref().unwrap_or_default()),
             service_arm(stores, rollout, namespace, istio.canary_service.as_deref().unwrap_or_default()),
@@ -135,7 +135,10 @@ fn subset_arm(stores: &Stores, namespace: &str, rule: &DestinationRuleRef, subse
     let title = format!("subset {subset} of DestinationRule {}", rule.name);
     let broken = |problem: String| ArmSeen { name: title.clone(), problem: Some(problem), selects: None, ready: BTreeMap::new() };
     let Some(object) = stores.destination_rules.get(namespace, &rule.name) else {
-        return broken(format!("DestinationRule {} does not exist in namespace {namespace}: create it with subsets {} and {}", rule.name, rule.stable_subset, rule.canary_subset));
+        return broken(format!(
+            "DestinationRule {} does not exist in namespace {namespace}: create it with subsets {} and {}",
+            rule.name, rule.stable_subset, rule.canary_subset
+        ));
     };
     let subsets = object.data.pointer("/spec/subsets").and_then(Value::as_array);
     let Some(found) = subsets.and_then(|all| all.iter().find(|s| s["name"] == subset)) else {
@@ -223,7 +226,7 @@ fn runs(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Vec<RunSeen
     all
 }
 
-fn actions(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Vec<ActionSeen> {
+fn actions(stores: &Stores, rollout: &VoiceRollout, namespace: &str, verified: bool) -> Vec<ActionSeen> {
     let name = rollout.name_any();
     let mut open: Vec<(Option<Timestamp>, ActionSeen)> = Vec::new();
     for guarded in stores.actions.within(namespace) {
@@ -238,7 +241,7 @@ fn actions(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Vec<Acti
             revision: action.spec.revision.clone(),
             verb: action.spec.verb,
             reason: action.spec.reason.clone(),
-            by: action.spec.requested_by.clone(),
+            by: action.spec.requested_by.clone().map(|name| if verified { name } else { format!("{name}, unverified") }),
         };
         open.push((action.meta().creation_timestamp.as_ref().map(|t| t.0), seen));
     }
@@ -282,10 +285,7 @@ fn rival(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Option<Str
         }
         let home = other.namespace().unwrap_or_default();
         if let Some(what) = overlap(namespace, mine, &home, theirs) {
-            return Some(format!(
-                "{what} is managed by VoiceRollout {home}/{} already: one of the two has to let it go",
-                other.name_any()
-            ));
+            return Some(format!("{what} is managed by VoiceRollout {home}/{} already: one of the two has to let it go", other.name_any()));
         }
     }
     None

@@ -58,6 +58,14 @@ where
         self.all().filter(move |o| o.meta().namespace.as_deref() == Some(namespace))
     }
 
+    /// The part that was added last.
+    ///
+    /// # Panics
+    /// When none was added.
+    pub fn newest_part(&self) -> Store<K> {
+        self.parts.last().expect("a watch was opened before").clone()
+    }
+
     async fn ready(&self) {
         // An error means that the watch has ended, which happens at shutdown only.
         let _ = future::join_all(self.parts.iter().map(Store::wait_until_ready)).await;
@@ -167,10 +175,17 @@ where
 {
     let writer = Writer::new(dyntype);
     cache.parts.push(writer.as_reader());
-    logged(watcher(api, config)).default_backoff().modify(|o: &mut K| o.meta_mut().managed_fields = None).reflect(writer).touched_objects().boxed()
+    logged(watcher(api, config))
+        .default_backoff()
+        .modify(|o: &mut K| o.meta_mut().managed_fields = None)
+        .reflect(writer)
+        .touched_objects()
+        .boxed()
 }
 
-fn logged<K>(stream: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send
+fn logged<K>(
+    stream: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send
 where
     K: Send + 'static,
 {

@@ -33,12 +33,12 @@ pub fn build(rollout: &VoiceRollout, hash: &str, number: i64, replicas: i32) -> 
             owner_references: rollout.controller_owner_ref(&()).map(|o| vec![o]),
             ..ObjectMeta::default()
         },
-        spec: Some(ReplicaSetSpec {
+        spec: ReplicaSetSpec {
             replicas: Some(replicas),
             min_ready_seconds: Some(rollout.spec.min_ready_seconds),
             selector: LabelSelector { match_labels: Some(selector), match_expressions: None },
             template: Some(template),
-        }),
+        },
         status: None,
     }
 }
