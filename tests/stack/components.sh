@@ -114,11 +114,17 @@ go_build() { # OUT MODULE PACKAGE...
   local out=$1 module=$2
   shift 2
   cd "$here/components/$module"
-  go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$out/" "$@"
+  go build -trimpath -buildvcs=false -ldflags "-s -w ${LINK:-}" -o "$out/" "$@"
 }
 
 # --- Kubernetes -----------------------------------------------------------------------------------------------------
+# Charts and clients look at the version that the API server says it has; it is set when it is linked.
 make_kubernetes() {
+  local LINK='' package
+  for package in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
+    LINK+=" -X $package.gitVersion=v$KUBERNETES_VERSION -X $package.gitTreeState=clean"
+    LINK+=" -X $package.gitMajor=${KUBERNETES_VERSION%%.*} -X $package.gitMinor=$(cut -d. -f2 <<<"$KUBERNETES_VERSION")"
+  done
   go_build "$1" kubernetes k8s.io/kubernetes/cmd/kube-apiserver k8s.io/kubernetes/cmd/kube-controller-manager
 }
 
