@@ -47,9 +47,6 @@ lacking() {
     provide it with $2=/path/to/it")
 }
 
-# have_go: a Go toolchain new enough for the go.mod files beside this script (Go fetches a newer one itself if it may).
-have_go() { command -v go >/dev/null && (cd "$here/components/kubernetes" && go version >/dev/null 2>&1); }
-
 # ensure FOLDER FUNCTION: FUNCTION DIR fills DIR; on success DIR becomes $cache/FOLDER. Returns non-zero on failure.
 ensure() {
   local folder=$1 make=$2 start=$SECONDS log=$cache/logs/$1.log

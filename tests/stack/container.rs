@@ -136,11 +136,16 @@ pub async fn run(pod: Arc<PodRun>, index: usize, mut stop: Stop, news: News) {
     }
 }
 
+/// Returns when the container is told to stop, or its pod's task is gone.
+async fn told(stop: &mut Stop) {
+    let _ = stop.wait_for(Option::is_some).await;
+}
+
 /// Waits; true if told to stop meanwhile.
 async fn pause(stop: &mut Stop, time: Duration) -> bool {
     tokio::select! {
         () = tokio::time::sleep(time) => false,
-        _ = stop.wait_for(Option::is_some) => true,
+        () = told(stop) => true,
     }
 }
 
@@ -206,11 +211,15 @@ async fn attend(
     let probe = probe::watch(container, &pod.ip, sender);
     tokio::pin!(probe);
     let mut probing = true;
+    let mut signals = pod.shared.signals.subscribe();
     loop {
         tokio::select! {
             status = child.wait() => return (status, false),
-            _ = stop.wait_for(Option::is_some) => break,
+            () = told(stop) => break,
             Some(ready) = readiness.recv() => on_ready(ready),
+            Ok(sent) = signals.recv() => if sent.namespace == pod.namespace && sent.pod == pod.name {
+                signal(&child, &sent.signal).await;
+            },
             () = &mut probe, if probing => probing = false,
         }
     }

@@ -4,15 +4,15 @@
 #
 #   tests/stack/in-netns.sh CMD [ARG...]
 #
-# There is no way out of the namespace: fetch and build before. To look into one that is running, as the same user:
-#   nsenter -t PID -n [-U --preserve-credentials] CMD, PID being any process in it as seen from outside.
+# There is no way out of the namespace: fetch and build before. The command finds in VOICEROLLOUT_ENTER how another
+# program of the same user gets in while it runs: `$VOICEROLLOUT_ENTER kubectl get pods`.
 set -euo pipefail
 
 PODS=10.244.0.0/16
 export PATH=$PATH:/usr/sbin:/sbin
 
 if (($# == 0)); then
-  sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+  sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
   exit 2
 fi
 for tool in ip unshare; do
@@ -34,7 +34,12 @@ for way in "${ways[@]}"; do
   flags=($way --net --pid --fork --kill-child --mount-proc)
   if unshare "${flags[@]}" bash -c "$inside" "$PODS" true 2>/dev/null; then
     # unshare itself ignores SIGTERM, so this shell stays to pass the end on: with unshare goes all that is inside.
-    unshare "${flags[@]}" bash -c "$inside" "$PODS" "$@" <&0 &
+    (
+      enter="nsenter --target $BASHPID --net"
+      [[ -z $way ]] || enter+=" --user --preserve-credentials"
+      export VOICEROLLOUT_ENTER=$enter
+      exec unshare "${flags[@]}" bash -c "$inside" "$PODS" "$@"
+    ) <&0 &
     trap 'kill -KILL "$!" 2>/dev/null || true' EXIT
     trap 'exit 129' HUP
     trap 'exit 130' INT
@@ -59,7 +64,7 @@ if ((EUID == 0)) && ip netns add "$name" 2>/dev/null; then
   trap finish EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  ip netns exec "$name" bash -c "$inside" "$PODS" "$@"
+  VOICEROLLOUT_ENTER="ip netns exec $name" ip netns exec "$name" bash -c "$inside" "$PODS" "$@"
   exit
 fi
 

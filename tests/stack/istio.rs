@@ -132,7 +132,7 @@ fn bootstrap_text(grpc: u16, admin: u16) -> String {
             "id": format!("router~{GATEWAY_IP}~gw-0.{NAMESPACE}~{NAMESPACE}.svc.cluster.local"),
             "cluster": "gateway",
             "metadata": {
-                "CLUSTER_ID": "Kubernetes", "NAMESPACE": NAMESPACE, "ISTIO_VERSION": "1.30.3",
+                "CLUSTER_ID": "Kubernetes", "NAMESPACE": NAMESPACE, "ISTIO_VERSION": "1.31.0",
                 "LABELS": {"istio": "ingressgateway"}, "INSTANCE_IPS": GATEWAY_IP,
             },
         },

@@ -16,7 +16,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use parking_lot::RwLock;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use super::cluster::wait_namespace;
 use super::pod::{self, PodRun};
@@ -52,7 +52,20 @@ pub struct Shared {
     pub kubeconfig: Box<dyn Fn(&str) -> String + Send + Sync>,
     /// The API server's certificates.
     pub ca: PathBuf,
+    /// Signals that tests send to the processes of pods.
+    pub signals: broadcast::Sender<PodSignal>,
     next_ip: AtomicU32,
+}
+
+/// A signal for all processes of one pod.
+#[derive(Debug, Clone)]
+pub struct PodSignal {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub pod: String,
+    /// The signal's name: `KILL`, `STOP`, `CONT` ...
+    pub signal: String,
 }
 
 impl Shared {
@@ -89,6 +102,7 @@ impl Kubelet {
             dir,
             kubeconfig: Box::new(kubeconfig),
             ca,
+            signals: broadcast::channel(64).0,
             next_ip: AtomicU32::new(0),
         });
         let port = kubelet_http::serve(shared.clone()).await?;
@@ -97,6 +111,11 @@ impl Kubelet {
         tokio::spawn(heartbeat(client.clone(), port));
         tokio::spawn(run_pods(shared.clone()));
         Ok(Self { shared })
+    }
+
+    /// Sends a signal to the processes of a pod; nobody hears it if it has none.
+    pub fn signal(&self, signal: PodSignal) {
+        let _ = self.shared.signals.send(signal);
     }
 
     /// Says which program an image name stands for. Pods that wait for the image start within half a second.

@@ -39,6 +39,7 @@ pub mod wait;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use kube::Client;
 use tokio::io::AsyncWriteExt;
@@ -53,7 +54,7 @@ pub use wait::{Seen, wait_for, wait_until};
 
 use cluster::{Cluster, install_crds};
 use istio::Istio;
-use kubelet::Kubelet;
+use kubelet::{Kubelet, PodSignal};
 use paths::Paths;
 use process::Component;
 use prometheus::Prometheus;
@@ -131,6 +132,7 @@ impl Stack {
     }
 
     async fn start_all() -> Result<Self> {
+        let begin = Instant::now();
         let paths = Paths::find()?;
         let dir = fresh_dir()?;
         let cluster = Cluster::start(&paths, &dir).await?;
@@ -144,6 +146,7 @@ impl Stack {
         let istio = Istio::start(&paths, &cluster, &client, &dir);
         let (_, istio, kubelet) = futures::future::try_join3(cluster.start_controllers(), istio, kubelet).await?;
         let prometheus = Prometheus::start(&paths, client.clone(), &istio.envoy_admin, &dir).await?;
+        eprintln!("test stack ready after {:.1?}; logs in {}", begin.elapsed(), dir.display());
         Ok(Self { dir, paths, cluster, istio, prometheus, kubelet, client })
     }
 
@@ -207,6 +210,12 @@ impl Stack {
         self.kubelet.image(name, image);
     }
 
+    /// Sends a signal (`KILL`, `STOP`, `CONT` ...) to the processes of a pod, as a crash or a hang would look.
+    pub fn signal_pod(&self, ns: &str, pod: &str, signal: &str) {
+        let [namespace, pod, signal] = [ns, pod, signal].map(str::to_owned);
+        self.kubelet.signal(PodSignal { namespace, pod, signal });
+    }
+
     /// A part that can be stopped, killed and started again with the same address and data.
     pub fn part(&self, part: Part) -> &Component {
         match part {
@@ -232,6 +241,12 @@ impl Stack {
     /// Applies manifests in a test's namespace, with kubectl.
     pub async fn apply(&self, ns: &Namespace, manifests: &str) -> Result<String> {
         self.tool(&self.paths.kubectl, &["apply", "-n", &ns.name, "-f", "-"], Some(manifests)).await
+    }
+
+    /// What to put before a command so that it runs where the stack is, for people who look at it from outside
+    /// (`in-netns.sh` says it).
+    pub fn enter(&self) -> Option<String> {
+        std::env::var("VOICEROLLOUT_ENTER").ok()
     }
 
     /// Where kubectl is, for tests that run it on their own.

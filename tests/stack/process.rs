@@ -215,10 +215,10 @@ impl Component {
         self.ready().await
     }
 
-    /// Stops it: SIGTERM, after 10 seconds SIGKILL. Returns when it is gone.
+    /// Stops it: SIGTERM, after 3 seconds SIGKILL (the API server waits long for its watches). Returns when it is gone.
     pub async fn stop(&self) {
         if let Some(mut child) = self.child.lock().await.take() {
-            terminate(&mut child, Duration::from_secs(10)).await;
+            terminate(&mut child, Duration::from_secs(3)).await;
         }
     }
 

@@ -156,7 +156,15 @@ pub async fn pods(stack: &Stack) -> Result<()> {
     })
     .await?;
     println!("pod replaced after {:?}", start.elapsed());
-    Ok(())
+
+    stack.signal_pod(&ns.name, &names[1], "KILL");
+    wait_for("the killed program to be started again", SOON, || async {
+        let status = ns.api::<Pod>().get(&names[1]).await?.status.unwrap_or_default();
+        let one = status.container_statuses.unwrap_or_default().remove(0);
+        let back = one.restart_count == 1 && one.ready;
+        Ok(if back { Seen::Yes(()) } else { Seen::NotYet(format!("{one:?}")) })
+    })
+    .await
 }
 
 /// Calls go by the weights of a VirtualService; changing them leaves open calls alone.
