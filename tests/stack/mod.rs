@@ -10,7 +10,7 @@
 //!     stack::run(async |stack| {
 //!         let ns = stack.namespace("something").await?;
 //!         stack.image("registry.test/agent:1", "target/debug/agent");
-//!         stack.apply(&ns, "...").await?;
+//!         ns.apply("...").await?;
 //!         Ok(())
 //!     });
 //! }
@@ -238,8 +238,8 @@ impl Stack {
         self.tool(&self.paths.helm, args, None).await
     }
 
-    /// Applies manifests in a test's namespace, with kubectl.
-    pub async fn apply(&self, ns: &Namespace, manifests: &str) -> Result<String> {
+    /// Applies manifests in a test's namespace, with kubectl, as a user would.
+    pub async fn kubectl_apply(&self, ns: &Namespace, manifests: &str) -> Result<String> {
         self.tool(&self.paths.kubectl, &["apply", "-n", &ns.name, "-f", "-"], Some(manifests)).await
     }
 

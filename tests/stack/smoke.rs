@@ -174,7 +174,7 @@ pub async fn traffic(stack: &Stack) -> Result<()> {
     agent(stack, &ns, "two", 1).await?;
     wait_endpoints(&ns, "one", 1).await?;
     wait_endpoints(&ns, "two", 1).await?;
-    stack.apply(&ns, &route(&ns, [50, 50])).await?;
+    ns.apply(&route(&ns, [50, 50])).await?;
     let caller = ns.caller("/");
     wait_for("both revisions to answer", SOON, || async {
         let answers = caller.calls(20).await;
@@ -188,14 +188,14 @@ pub async fn traffic(stack: &Stack) -> Result<()> {
 
     let calls = WsCalls::open(&ns.host(), "/", 20).await?;
     let start = Instant::now();
-    stack.apply(&ns, &route(&ns, [100, 0])).await?;
+    ns.apply(&route(&ns, [100, 0])).await?;
     let patched = start.elapsed();
     wait_for("only the first revision to answer", SOON, || async {
         let answers = caller.calls(20).await;
         Ok(if answers.of("one") == 20 { Seen::Yes(()) } else { Seen::NotYet(format!("{answers:?}")) })
     })
     .await?;
-    println!("traffic moved {:?} after the change (kubectl apply took {patched:?})", start.elapsed());
+    println!("traffic moved {:?} after the change (the change itself took {patched:?})", start.elapsed());
     assert_eq!(calls.report().open(), 20, "{:?}", calls.report());
     let report = calls.hang_up().await;
     println!("WebSocket calls: {report:?}");
@@ -249,7 +249,7 @@ pub async fn crash(stack: &Stack) -> Result<()> {
 pub async fn service_account(stack: &Stack) -> Result<()> {
     let ns = stack.namespace("smoke-account").await?;
     let kubectl = stack.kubectl_path().display().to_string();
-    stack.apply(&ns, "{apiVersion: v1, kind: ServiceAccount, metadata: {name: agent}}").await?;
+    ns.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {name: agent}}").await?;
     ns.create_object::<Pod>(json!({
         "metadata": {"name": "whoami"},
         "spec": {"serviceAccountName": "agent", "restartPolicy": "Never", "containers": [{
