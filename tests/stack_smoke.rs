@@ -24,6 +24,11 @@ fn a_program_that_dies_is_a_crash_loop() {
 }
 
 #[test]
+fn a_deleted_pod_has_its_grace_period() {
+    stack::run(stack::smoke::grace);
+}
+
+#[test]
 fn a_pod_acts_as_its_service_account() {
     stack::run(stack::smoke::service_account);
 }

@@ -245,6 +245,37 @@ pub async fn crash(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
+/// A deleted pod gets SIGTERM and its grace period, then SIGKILL; one that ends by itself is gone at once.
+pub async fn grace(stack: &Stack) -> Result<()> {
+    let ns = stack.namespace("smoke-grace").await?;
+    stack.image("stack.test/sh:1", "/bin/sh");
+    let wait = "echo waiting; while :; do sleep 0.05; done";
+    for (name, trap, seconds) in [("polite", "exit 0", 60), ("stubborn", "", 2)] {
+        ns.create_object::<Pod>(json!({
+            "metadata": {"name": name},
+            "spec": {"terminationGracePeriodSeconds": seconds, "containers": [{
+                "name": "agent", "image": "stack.test/sh:1", "args": ["-c", format!("trap '{trap}' TERM; {wait}")],
+            }]},
+        }))
+        .await?;
+        wait_for(format!("{name} to run"), SOON, || async {
+            let log = stack.kubectl(&["logs", "-n", &ns.name, name]).await?;
+            Ok(if log == "waiting\n" { Seen::Yes(()) } else { Seen::NotYet(log) })
+        })
+        .await?;
+        let start = Instant::now();
+        ns.api::<Pod>().delete(name, &DeleteParams::default()).await?;
+        wait_for(format!("{name} to be gone"), SOON, || async {
+            let pod = ns.api::<Pod>().get_opt(name).await?;
+            Ok(pod.map_or(Seen::Yes(()), |pod| Seen::NotYet(format!("{:?}", pod.status))))
+        })
+        .await?;
+        println!("{name} pod gone after {:?}", start.elapsed());
+        assert!(name == "polite" || start.elapsed() >= Duration::from_secs(2), "killed before its time");
+    }
+    Ok(())
+}
+
 /// A pod with a service account acts as it, with its rights and no others.
 pub async fn service_account(stack: &Stack) -> Result<()> {
     let ns = stack.namespace("smoke-account").await?;
