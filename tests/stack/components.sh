@@ -13,6 +13,7 @@
 #   KUBEBUILDER_ASSETS   a folder with kube-apiserver, etcd, kubectl (and kube-controller-manager, if it has it)
 #   VOICEROLLOUT_KUBE_APISERVER  VOICEROLLOUT_KUBE_CONTROLLER_MANAGER  VOICEROLLOUT_ETCD  VOICEROLLOUT_KUBECTL
 #   VOICEROLLOUT_HELM  VOICEROLLOUT_ISTIOD  VOICEROLLOUT_ISTIO_CRDS  VOICEROLLOUT_ENVOY  VOICEROLLOUT_PROMETHEUS
+# shellcheck disable=SC2329 # most functions are called by their names in variables
 set -euo pipefail
 
 KUBERNETES_VERSION=1.36.2
@@ -285,27 +286,33 @@ if [[ ${1:-} == --make ]]; then # what `ensure` runs
   exit
 fi
 
-begin=$SECONDS
-wanted=("$@")
-((${#wanted[@]})) || wanted=("${COMPONENTS[@]}")
-for component in "${wanted[@]}"; do
-  if [[ " ${COMPONENTS[*]} " != *" $component "* ]]; then
-    say "no component '$component'; there are: ${COMPONENTS[*]}"
-    exit 2
+# A function, so that all of it is read before any of it runs: the file may change under a run of many minutes.
+main() {
+  local begin=$SECONDS wanted component list variable
+  wanted=("$@")
+  ((${#wanted[@]})) || wanted=("${COMPONENTS[@]}")
+  for component in "${wanted[@]}"; do
+    if [[ " ${COMPONENTS[*]} " != *" $component "* ]]; then
+      say "no component '$component'; there are: ${COMPONENTS[*]}"
+      exit 2
+    fi
+    "want_${component//-/_}"
+  done
+
+  if ((${#missing[@]})); then
+    say "cannot be had on this machine:"
+    printf '  %s\n' "${missing[@]}" >&2
+    exit 1
   fi
-  "want_${component//-/_}"
-done
 
-if ((${#missing[@]})); then
-  say "cannot be had on this machine:"
-  printf '  %s\n' "${missing[@]}" >&2
-  exit 1
-fi
+  list=$(for variable in "${!path_of[@]}"; do printf '%s=%s\n' "$variable" "${path_of[$variable]}"; done | sort)
+  if (($# == 0)); then
+    printf '%s\n' "$list" >"$cache/.env.$$"
+    mv "$cache/.env.$$" "$cache/env"
+    say "all there after $((SECONDS - begin)) s; paths in $cache/env"
+  fi
+  printf '%s\n' "$list"
+}
 
-list=$(for variable in "${!path_of[@]}"; do printf '%s=%s\n' "$variable" "${path_of[$variable]}"; done | sort)
-if (($# == 0)); then
-  printf '%s\n' "$list" >"$cache/.env.$$"
-  mv "$cache/.env.$$" "$cache/env"
-  say "all there after $((SECONDS - begin)) s; paths in $cache/env"
-fi
-printf '%s\n' "$list"
+main "$@"
+exit
