@@ -67,7 +67,8 @@ type Histograms = Family<ControllerLabels, Histogram, fn() -> Histogram>;
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Registry>,
-    rollouts: Arc<RolloutMetrics>,
+    /// Metrics of rollouts.
+    pub rollouts: Arc<RolloutMetrics>,
     reconciles: Family<ReconcileLabels, Counter>,
     seconds: Histograms,
     requests: ApiMetricsLayer,
@@ -110,19 +111,14 @@ impl Metrics {
         Self { registry: Arc::new(registry), rollouts, reconciles, seconds, requests, measurements, leader, claim: Arc::default(), memory }
     }
 
-    /// Metrics of rollouts.
-    pub fn rollouts(&self) -> &RolloutMetrics {
-        &self.rollouts
-    }
-
     /// Counts a reconcile. Names are constants, so that there are not many.
-    pub fn reconciled(&self, controller: &'static str, outcome: &'static str, took: Duration) {
+    pub fn reconcile(&self, controller: &'static str, outcome: &'static str, took: Duration) {
         self.reconciles.get_or_create(&ReconcileLabels { controller, outcome }).inc();
         self.seconds.get_or_create(&ControllerLabels { controller }).observe(took.as_secs_f64());
     }
 
     /// Counts a measurement.
-    pub fn measured(&self, provider: &'static str, verdict: Verdict) {
+    pub fn measurement(&self, provider: &'static str, verdict: Verdict) {
         self.measurements.get_or_create(&MeasurementLabels { provider, verdict: rollout::verdict_name(verdict) }).inc();
     }
 
@@ -168,9 +164,9 @@ mod tests {
     #[test]
     fn counters_and_histograms_carry_their_documented_names() {
         let metrics = Metrics::new();
-        metrics.reconciled("rollout", "ok", Duration::from_millis(3));
-        metrics.reconciled("rollout", "conflict", Duration::from_millis(700));
-        metrics.measured("prometheus", Verdict::Inconclusive);
+        metrics.reconcile("rollout", "ok", Duration::from_millis(3));
+        metrics.reconcile("rollout", "conflict", Duration::from_millis(700));
+        metrics.measurement("prometheus", Verdict::Inconclusive);
         let text = metrics.encode().unwrap();
         for line in [
             "voicerollout_reconcile_total{controller=\"rollout\",outcome=\"ok\"} 1",

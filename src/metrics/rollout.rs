@@ -166,7 +166,7 @@ mod tests {
             "spec": {"selector": {}, "template": {}, "traffic": {}},
             "status": status,
         });
-        metrics.rollouts().observe(&serde_json::from_value(rollout).unwrap());
+        metrics.rollouts.observe(&serde_json::from_value(rollout).unwrap());
     }
 
     /// Samples of rollouts, without the namespace.
@@ -219,11 +219,11 @@ mod tests {
         let metrics = Metrics::new();
         for i in 0..100 {
             observe(&metrics, &format!("agent-{i}"), json!({"gates": [{"name": format!("gate-{i}"), "kind": "Step", "value": "1"}]}));
-            metrics.rollouts().forget("voice", &format!("agent-{i}"));
+            metrics.rollouts.forget("voice", &format!("agent-{i}"));
         }
         assert_eq!(samples(&metrics), Vec::<String>::new());
         observe(&metrics, "kept", Value::Null);
-        metrics.rollouts().forget("other", "kept");
+        metrics.rollouts.forget("other", "kept");
         assert_eq!(samples(&metrics).len(), 3);
     }
 

@@ -38,8 +38,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Whether the caches have synced.
     pub ready: watch::Receiver<bool>,
-    /// Logging.
-    pub log: LogHandle,
+    /// Logging, where its level can be changed.
+    pub log: Option<LogHandle>,
     /// Whether processes on this machine (in a pod: port-forwards, too) may change the log level.
     pub log_level_writable: bool,
 }
@@ -111,7 +111,8 @@ async fn metrics(State(app): State<App>) -> Response {
 }
 
 async fn log_level(State(app): State<App>) -> Response {
-    match app.log.level() {
+    let Some(log) = app.log else { return no_log() };
+    match log.level() {
         Ok(level) => format!("{level}\n").into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
@@ -125,8 +126,13 @@ async fn set_log_level(State(app): State<App>, extensions: Extensions, level: St
     if !from_here {
         return (StatusCode::FORBIDDEN, "the log level can be changed from this machine only: use kubectl port-forward\n").into_response();
     }
-    match app.log.set(level.trim()) {
+    let Some(log) = app.log else { return no_log() };
+    match log.set(level.trim()) {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
     }
+}
+
+fn no_log() -> Response {
+    (StatusCode::NOT_FOUND, "this process has no log level that can be changed\n").into_response()
 }

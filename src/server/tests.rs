@@ -17,7 +17,7 @@ struct Fixture {
 fn fixture() -> Fixture {
     let (log, handle) = telemetry::detached("info");
     let (ready, is_ready) = watch::channel(false);
-    let app = App { metrics: Metrics::new(), ready: is_ready, log: handle, log_level_writable: true };
+    let app = App { metrics: Metrics::new(), ready: is_ready, log: Some(handle), log_level_writable: true };
     Fixture { app, ready, _log: Box::new(tracing_subscriber::registry().with(log)) }
 }
 
@@ -53,7 +53,7 @@ async fn ready_follows_the_caches_and_health_does_not() {
 #[tokio::test]
 async fn metrics_are_open_metrics() {
     let fixture = fixture();
-    fixture.app.metrics.reconciled("rollout", "ok", Duration::from_millis(1));
+    fixture.app.metrics.reconcile("rollout", "ok", Duration::from_millis(1));
     let response = router(fixture.app.clone()).oneshot(get_request("/metrics")).await.unwrap();
     assert_eq!(response.headers()["content-type"], OPENMETRICS);
     let (status, text) = ask(&fixture.app, get_request("/metrics")).await;
@@ -85,4 +85,6 @@ async fn the_log_level_is_not_changed_by_others() {
     fixture.app.log_level_writable = false;
     assert_eq!(ask(&fixture.app, put_level(Some("127.0.0.1:5000"), "trace")).await.0, 403);
     assert_eq!(ask(&fixture.app, get_request("/log-level")).await.1, "info\n");
+    fixture.app.log = None;
+    assert_eq!(ask(&fixture.app, get_request("/log-level")).await.0, 404);
 }
