@@ -282,7 +282,7 @@ pub enum Method {
 /// A request header: exactly one of `value` and `secretKeyRef`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.value), has(self.secretKeyRef)].filter(x, x).size() == 1").message("a header has exactly one of value, secretKeyRef"))]
+#[x_kube(validation = Rule::new("has(self.value) != has(self.secretKeyRef)").message("a header has exactly one of value, secretKeyRef"))]
 pub struct Header {
     /// Header name.
     #[schemars(length(min = 1, max = 128))]
