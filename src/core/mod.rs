@@ -1,5 +1,6 @@
 //! Decisions. Pure: no async, no I/O, no clock; `now` is an argument.
 
+pub mod args;
 pub mod route;
 
 /// Something wrong in a resource: where, and what to do about it.
