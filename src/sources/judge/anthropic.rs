@@ -6,7 +6,7 @@ use reqwest::header::HeaderValue;
 use serde_json::{Value, json};
 
 use super::prompt::{Prompt, schema};
-use super::{Call, ModelAnswer, api_key, count, key_header, with_tokens};
+use super::{Call, ModelAnswer, count, key_header, with_tokens};
 use crate::api::analysis::JudgeApi;
 use crate::api::run::Tokens;
 use crate::sources::http::Http;
@@ -24,6 +24,7 @@ pub(super) async fn ask(
     http: &Http,
     vault: &Vault<'_>,
     api: &JudgeApi,
+    key: Option<String>,
     request: &Request,
     prompt: &Prompt,
     limit: Duration,
@@ -31,8 +32,8 @@ pub(super) async fn ask(
     let body = body(api, prompt);
     let mut call = Call::new("anthropic", api, BASE, "/v1/messages", request, &body, limit)?;
     call.headers.insert("anthropic-version", HeaderValue::from_static(VERSION));
-    if let Some(key) = api_key(&call.what, api, vault).await? {
-        call.headers.insert("x-api-key", key_header(&call.what, &key)?);
+    if let Some(key) = key {
+        call.headers.insert("x-api-key", key_header(&key)?);
     }
     let (what, answer) = call.send(http, vault).await?;
     read(what, &answer)

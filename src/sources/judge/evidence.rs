@@ -144,14 +144,16 @@ async fn arm_logs(
         return Err(SourceError::new(format!("{place}: no pod with a started container")));
     }
     let known = vault.known();
+    let budget = usize::try_from(wanted.max_bytes).unwrap_or(0);
     let pods: Vec<(String, Vec<String>)> = found
         .into_iter()
         .map(|(pod, text)| {
-            let clean = redact::redact(&text, &known);
+            // No pod can fill more than the whole budget.
+            let clean = redact::redact(newest(&text, budget), &known);
             (pod, clean.lines().filter(|l| !l.trim().is_empty()).map(|l| clip(l, MAX_LINE)).collect())
         })
         .collect();
-    Ok(share(pods, usize::try_from(wanted.max_bytes).unwrap_or(0)))
+    Ok(share(pods, budget))
 }
 
 /// Keeps the newest lines of all pods, in turns, until `budget` bytes are used.
@@ -176,6 +178,15 @@ fn share(mut pods: Vec<(String, Vec<String>)>, budget: usize) -> Value {
     let shown: Vec<Value> =
         pods.iter().zip(&keep).map(|((pod, lines), keep)| json!({"pod": pod, "lines": &lines[lines.len() - keep..]})).collect();
     json!({"pods": shown, "linesLeftOut": total - kept})
+}
+
+/// The last lines of a text that begin within its last `max` bytes; a longer last line is given whole.
+fn newest(text: &str, max: usize) -> &str {
+    let from = (0..=text.len().saturating_sub(max)).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+    match text[from..].trim_end().find('\n') {
+        Some(end) if from > 0 => &text[from + end + 1..],
+        _ => &text[text[..from].rfind('\n').map_or(0, |i| i + 1)..],
+    }
 }
 
 /// A line of at most `max` bytes.
@@ -209,6 +220,13 @@ mod tests {
         reversed.reverse();
         assert_eq!(share(reversed, 60), shown, "the order of the pods does not matter");
         assert_eq!(share(vec![("a".into(), lines(3, "x"))], 1)["linesLeftOut"], 3);
+    }
+
+    #[test]
+    fn only_whole_lines_are_taken() {
+        assert_eq!(newest("one\ntwo\nthree\n", 100), "one\ntwo\nthree\n");
+        assert_eq!(newest("one\ntwo\nthree\n", 8), "three\n");
+        assert_eq!(newest("one\nlonger\n", 3), "longer\n");
     }
 
     #[test]

@@ -36,13 +36,18 @@ pub(super) async fn measure(
     request: &Request,
     judge: &Judge,
 ) -> Result<Progress, SourceError> {
+    let api = match (&judge.anthropic, &judge.openai) {
+        (Some(api), None) | (None, Some(api)) => api,
+        _ => return Err(SourceError::new("judge: set exactly one of anthropic, openai")),
+    };
+    // Before the evidence, so that a key that stands in a log line is known by then.
+    let key = api_key(api, vault).await?;
     let evidence = evidence::collect(http, vault, logs, request, &judge.evidence).await?;
     let prompt = Prompt::new(judge, request, &evidence).map_err(|e| SourceError::new(format!("judge: {e}")))?;
     let limit = std_duration(judge.timeout);
-    let answer = match (&judge.anthropic, &judge.openai) {
-        (Some(api), None) => anthropic::ask(http, vault, api, request, &prompt, limit).await?,
-        (None, Some(api)) => openai::ask(http, vault, api, request, &prompt, limit).await?,
-        _ => return Err(SourceError::new("judge: set exactly one of anthropic, openai")),
+    let answer = match judge.anthropic {
+        Some(_) => anthropic::ask(http, vault, api, key, request, &prompt, limit).await?,
+        None => openai::ask(http, vault, api, key, request, &prompt, limit).await?,
     };
     let said = verdict::parse(&answer.text, &vault.known()).map_err(|e| with_tokens(format!("{}: {e}", answer.what), answer.tokens))?;
     Ok(Progress::Judged { verdict: said.verdict, reason: said.reason, tokens: answer.tokens })
@@ -113,17 +118,16 @@ impl<'a> Call<'a> {
 }
 
 /// The API key, where there is one.
-async fn api_key(what: &str, api: &JudgeApi, vault: &Vault<'_>) -> Result<Option<String>, SourceError> {
+async fn api_key(api: &JudgeApi, vault: &Vault<'_>) -> Result<Option<String>, SourceError> {
     match &api.api_key {
         None => Ok(None),
-        Some(secret) => vault.read(secret).await.map(Some).map_err(|e| SourceError { message: format!("{what}: apiKey: {e}"), ..e }),
+        Some(secret) => vault.read(secret).await.map(Some).map_err(|e| SourceError { message: format!("judge apiKey: {e}"), ..e }),
     }
 }
 
 /// An API key as a header.
-fn key_header(what: &str, value: &str) -> Result<HeaderValue, SourceError> {
-    headers::sensitive(value)
-        .ok_or_else(|| SourceError::new(format!("{what}: apiKey: the Secret's value has characters that a header cannot carry")))
+fn key_header(value: &str) -> Result<HeaderValue, SourceError> {
+    headers::sensitive(value).ok_or_else(|| SourceError::new("judge apiKey: the Secret's value has characters that a header cannot carry"))
 }
 
 /// Turns an error status into words: the vendor's error type and request id, what to do, never the body.

@@ -6,7 +6,7 @@ use reqwest::header::AUTHORIZATION;
 use serde_json::{Value, json};
 
 use super::prompt::{Prompt, schema};
-use super::{Call, ModelAnswer, api_key, count, key_header, with_tokens};
+use super::{Call, ModelAnswer, count, key_header, with_tokens};
 use crate::api::analysis::JudgeApi;
 use crate::api::run::Tokens;
 use crate::sources::http::Http;
@@ -22,14 +22,15 @@ pub(super) async fn ask(
     http: &Http,
     vault: &Vault<'_>,
     api: &JudgeApi,
+    key: Option<String>,
     request: &Request,
     prompt: &Prompt,
     limit: Duration,
 ) -> Result<ModelAnswer, SourceError> {
     let body = body(api, prompt);
     let mut call = Call::new("openai", api, BASE, "/v1/chat/completions", request, &body, limit)?;
-    if let Some(key) = api_key(&call.what, api, vault).await? {
-        call.headers.insert(AUTHORIZATION, key_header(&call.what, &format!("Bearer {key}"))?);
+    if let Some(key) = key {
+        call.headers.insert(AUTHORIZATION, key_header(&format!("Bearer {key}"))?);
     }
     let (what, answer) = call.send(http, vault).await?;
     read(what, &answer)

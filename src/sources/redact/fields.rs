@@ -72,7 +72,7 @@ fn quoted_length(value: &str, quote: &str) -> usize {
         let at = from + found;
         // A quote with more backslashes before it belongs to the value.
         let slashes = value[quote.len()..at].len() - value[quote.len()..at].trim_end_matches('\\').len();
-        if slashes % 2 == 0 {
+        if slashes.is_multiple_of(2) {
             return at + quote.len();
         }
         from = at + quote.len();

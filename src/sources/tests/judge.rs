@@ -186,8 +186,6 @@ async fn the_evidence_holds_both_arms() {
     let (stub, judge) = stub(Behaviour::Fail).await;
     let mut gate = gate("anthropic", &judge);
     gate["judge"]["evidence"] = json!({"metrics": [metric(&base)], "logs": {}});
-    // The token becomes known while the metrics are asked.
-    gate["judge"]["evidence"]["metrics"][0]["prometheus"]["auth"] = json!({"bearer": {"name": "creds", "key": "token"}});
     let mut asked = request(gate);
     asked.others = vec![OtherGate {
         name: "evals".into(),
@@ -258,6 +256,26 @@ async fn missing_evidence_is_an_error() {
     leaking["judge"]["prompt"] = json!("Use {{args.secret-arg}}");
     assert!(error(&sources(LogMap::default()), &request(leaking)).await.message.contains("must not go to the model"));
     assert_eq!(stub.seen()["requests"], 0, "the model is not asked");
+}
+
+#[tokio::test]
+async fn a_spent_account_is_named() {
+    let sources = sources(LogMap::default());
+    let cases = [
+        (
+            "anthropic",
+            json!({"type": "error", "error": {"type": "rate_limit_error", "message": "leak", "details": {"error_code": "enforced_spend_limit_reached"}}}),
+        ),
+        ("openai", json!({"error": {"type": "insufficient_quota", "code": "insufficient_quota", "message": "leak"}})),
+        ("openai", json!({"error": {"type": "Leak in prose", "code": "insufficient_quota"}})),
+    ];
+    for (vendor, body) in cases {
+        let answer = move || std::future::ready((axum::http::StatusCode::TOO_MANY_REQUESTS, body.to_string()));
+        let base = format!("http://{}", serve(Router::new().fallback(axum::routing::any(answer))).await);
+        let e = error(&sources, &request(gate(vendor, &base))).await;
+        assert!(e.message.contains("spending limit is reached") && !e.message.to_lowercase().contains("leak"), "{e}");
+        assert_eq!(e.retry_after, None);
+    }
 }
 
 #[tokio::test]

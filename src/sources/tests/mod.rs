@@ -13,6 +13,8 @@ use super::{ArgValue, Progress, Request, Source, SourceError, Sources, SourcesCo
 use crate::api::analysis::Gate;
 use crate::api::common::SecretKeyRef;
 
+mod tls;
+
 /// Starts a server on a free port of 127.0.0.1.
 pub async fn serve(router: Router) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -65,6 +67,11 @@ pub fn sources(logs: LogMap) -> Sources {
 
 /// Providers with this allow-list.
 pub fn sources_allowing(allow: &[&str], logs: LogMap) -> Sources {
+    sources_with(allow, logs, "no certificate")
+}
+
+/// Providers with this allow-list and CA certificate.
+fn sources_with(allow: &[&str], logs: LogMap, ca: &str) -> Sources {
     let [token, user, password, _, operator, header] = SECRETS;
     let pairs = [
         ("voice/creds/token", token),
@@ -74,7 +81,7 @@ pub fn sources_allowing(allow: &[&str], logs: LogMap) -> Sources {
         ("voice/creds/newline", "tok-3n-s3cr3t\n"),
         ("voice/creds/broken", "tok-3n-s3cr3t\r\nX-Evil: 1"),
         ("voice/creds/empty", ""),
-        ("voice/creds/ca", "no certificate"),
+        ("voice/creds/ca", ca),
         ("operators/creds/token", operator),
     ];
     let secrets = pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();

@@ -1,8 +1,11 @@
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::Request as HttpRequest;
 use axum::http::{HeaderName, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::any;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::*;
@@ -12,8 +15,10 @@ fn gate(web: Value) -> Value {
     json!({"name": "evals", "threshold": {"successCondition": "result >= 0.92", "provider": {"web": web}}})
 }
 
+type Headers = &'static [(&'static str, &'static str)];
+
 /// A server that answers everything with this.
-async fn answering(status: u16, headers: &'static [(&'static str, &'static str)], body: &'static str) -> String {
+async fn answering(status: u16, headers: Headers, body: &'static str) -> String {
     let headers: Vec<_> = headers.iter().map(|(k, v)| (HeaderName::from_static(k), *v)).collect();
     let answer = move || {
         let mut response = (StatusCode::from_u16(status).unwrap(), body).into_response();
@@ -23,21 +28,21 @@ async fn answering(status: u16, headers: &'static [(&'static str, &'static str)]
     format!("http://{}", serve(Router::new().fallback(any(answer))).await)
 }
 
-/// A server that answers with what it was asked.
-async fn echo() -> String {
-    let answer = async |request: HttpRequest| {
+/// A server that answers with a pass rate and notes what it was asked.
+async fn noting() -> (String, Arc<Mutex<Vec<Value>>>) {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = seen.clone();
+    let answer = async move |request: HttpRequest| {
         let (parts, body) = request.into_parts();
         let headers: serde_json::Map<String, Value> =
             parts.headers.iter().map(|(k, v)| (k.to_string(), Value::from(v.to_str().unwrap_or_default()))).collect();
         let body = axum::body::to_bytes(body, 1 << 20).await.unwrap();
-        let seen = json!({"method": parts.method.as_str(), "uri": parts.uri.to_string(), "headers": headers, "body": String::from_utf8_lossy(&body)});
-        SEEN.lock().push(seen);
+        let body = String::from_utf8_lossy(&body);
+        noted.lock().push(json!({"method": parts.method.as_str(), "uri": parts.uri.to_string(), "headers": headers, "body": body}));
         axum::Json(json!({"passRate": 0.95}))
     };
-    format!("http://{}", serve(Router::new().fallback(any(answer))).await)
+    (format!("http://{}", serve(Router::new().fallback(any(answer))).await), seen)
 }
-
-static SEEN: parking_lot::Mutex<Vec<Value>> = parking_lot::Mutex::new(Vec::new());
 
 #[tokio::test]
 async fn a_number_a_flag_a_text_a_list() {
@@ -91,7 +96,7 @@ async fn answers_without_a_value() {
 #[tokio::test]
 async fn statuses() {
     let sources = sources(LogMap::default());
-    let cases: &[(u16, &'static [(&str, &str)], &str, Option<u64>)] = &[
+    let cases: &[(u16, Headers, &str, Option<u64>)] = &[
         (500, &[], "500 Internal Server Error", None),
         (404, &[], "404 Not Found", None),
         (429, &[("retry-after", "30")], "429 Too Many Requests", Some(30)),
@@ -112,7 +117,7 @@ async fn statuses() {
 
 #[tokio::test]
 async fn the_request_carries_arguments_headers_auth_and_the_key() {
-    let base = echo().await;
+    let (base, seen) = noting().await;
     let sources = sources(LogMap::default());
     let web = json!({
         "method": "POST", "url": format!("{base}/api/run?suite=voice&version={{{{args.canary-hash}}}}&t={{{{args.secret-arg}}}}"),
@@ -124,28 +129,25 @@ async fn the_request_carries_arguments_headers_auth_and_the_key() {
         "auth": {"bearer": {"name": "creds", "key": "newline"}},
         "jsonPath": "{$.passRate}",
     });
-    let mut asked = request(gate(web.clone()));
-    asked.key = "key-of-this-test".into();
-    assert_eq!(start(&sources, &asked).await, Ok(Progress::Value(json!(0.95))));
-    let seen = SEEN.lock().iter().find(|s| s["headers"]["idempotency-key"] == "key-of-this-test").cloned().unwrap();
-    assert_eq!(seen["method"], "POST");
-    assert_eq!(seen["uri"], "/api/run?suite=voice&version=canary1&t=arg-s3cr3t%26x");
-    assert_eq!(seen["body"], r#"{"version": "canary1"}"#);
-    assert_eq!(seen["headers"]["x-plain"], "v-canary1");
-    assert_eq!(seen["headers"]["x-secret"], "h34der-s3cr3t");
-    assert_eq!(seen["headers"]["authorization"], "Bearer tok-3n-s3cr3t");
-    assert_eq!(seen["headers"]["content-type"], "application/json");
-    assert_eq!(seen["headers"]["user-agent"], "voicerollout-test");
+    assert_eq!(start(&sources, &request(gate(web.clone()))).await, Ok(Progress::Value(json!(0.95))));
+    let first = seen.lock()[0].clone();
+    assert_eq!(first["method"], "POST");
+    assert_eq!(first["uri"], "/api/run?suite=voice&version=canary1&t=arg-s3cr3t%26x");
+    assert_eq!(first["body"], r#"{"version": "canary1"}"#);
+    assert_eq!(first["headers"]["x-plain"], "v-canary1");
+    assert_eq!(first["headers"]["x-secret"], "h34der-s3cr3t");
+    assert_eq!(first["headers"]["authorization"], "Bearer tok-3n-s3cr3t");
+    assert_eq!(first["headers"]["content-type"], "application/json");
+    assert_eq!(first["headers"]["user-agent"], "voicerollout-test");
+    assert_eq!(first["headers"]["idempotency-key"], "key-1");
 
     let mut cluster = web;
     cluster["headers"] = json!([]);
     cluster["auth"] = json!({"bearer": {"name": "creds", "key": "token"}});
     let mut asked = request(gate(cluster));
-    asked.key = "key-of-the-cluster-test".into();
     asked.from_cluster_template = true;
     assert_eq!(start(&sources, &asked).await, Ok(Progress::Value(json!(0.95))));
-    let seen = SEEN.lock().iter().find(|s| s["headers"]["idempotency-key"] == "key-of-the-cluster-test").cloned().unwrap();
-    assert_eq!(seen["headers"]["authorization"], "Bearer 0perator-s3cr3t");
+    assert_eq!(seen.lock()[1]["headers"]["authorization"], "Bearer 0perator-s3cr3t");
 }
 
 #[tokio::test]
