@@ -22,6 +22,35 @@ impl std::fmt::Debug for Filled {
 /// Arguments by name.
 type Args = BTreeMap<String, ArgValue>;
 
+/// Where a value is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// See [`fill_url`].
+    Url,
+    /// See [`fill_json`].
+    Json,
+    /// See [`fill_promql`].
+    PromQl,
+    /// See [`fill_header`].
+    Header,
+    /// See [`fill_text`].
+    Text,
+}
+
+/// Fills a template for a place.
+///
+/// # Errors
+/// See the function of the place.
+pub fn fill(template: &str, place: Place, args: &Args) -> Result<Filled, String> {
+    match place {
+        Place::Url => fill_url(template, args),
+        Place::Json => fill_json(template, args),
+        Place::PromQl => fill_promql(template, args),
+        Place::Header => fill_header(template, args),
+        Place::Text => fill_text(template, args),
+    }
+}
+
 /// Fills a URL: values are percent-encoded, and refused in scheme, user, host and port.
 ///
 /// # Errors
@@ -40,7 +69,7 @@ pub fn fill_url(template: &str, args: &Args) -> Result<Filled, String> {
     if authority.contains("{{") {
         return Err("arguments are not allowed in a URL's scheme, user, host or port; write them out".into());
     }
-    let filled = fill(template, args, |_, _, value| Ok(percent_encode(value)))?;
+    let filled = fill_with(template, args, |_, _, value| Ok(percent_encode(value)))?;
     if filled.text != template && has_dot_segment(&filled.text) {
         return Err("an argument makes a `.` or `..` path segment".into());
     }
@@ -52,7 +81,7 @@ pub fn fill_url(template: &str, args: &Args) -> Result<Filled, String> {
 /// # Errors
 /// An argument that is not there, or that is text outside a JSON string. Never holds a value.
 pub fn fill_json(template: &str, args: &Args) -> Result<Filled, String> {
-    fill(template, args, |before, name, value| {
+    fill_with(template, args, |before, name, value| {
         if in_json_string(before) {
             let quoted = serde_json::Value::String(value.to_owned()).to_string();
             return Ok(quoted[1..quoted.len() - 1].to_owned());
@@ -67,7 +96,7 @@ pub fn fill_json(template: &str, args: &Args) -> Result<Filled, String> {
 /// # Errors
 /// An argument that is not there or that would change the query's structure. Never holds a value.
 pub fn fill_promql(template: &str, args: &Args) -> Result<Filled, String> {
-    fill(template, args, |before, name, value| match promql_place(before) {
+    fill_with(template, args, |before, name, value| match promql_place(before) {
         PromqlPlace::Quoted => Ok(escape_promql(value)),
         PromqlPlace::Raw if value.contains('`') => Err(format!("argument {name:?} has a backtick; use double quotes around it")),
         PromqlPlace::Raw => Ok(value.to_owned()),
@@ -97,11 +126,11 @@ pub fn fill_header(template: &str, args: &Args) -> Result<Filled, String> {
 /// # Errors
 /// An argument that is not there.
 pub fn fill_text(template: &str, args: &Args) -> Result<Filled, String> {
-    fill(template, args, |_, _, value| Ok(value.to_owned()))
+    fill_with(template, args, |_, _, value| Ok(value.to_owned()))
 }
 
 /// Puts each value in. `escape` gets what stands before the place, the argument's name and its value.
-fn fill(template: &str, args: &Args, escape: impl Fn(&str, &str, &str) -> Result<String, String>) -> Result<Filled, String> {
+fn fill_with(template: &str, args: &Args, escape: impl Fn(&str, &str, &str) -> Result<String, String>) -> Result<Filled, String> {
     let mut out = Filled { text: String::with_capacity(template.len()), secret: false };
     let mut rest = template;
     while let Some(open) = rest.find("{{") {

@@ -9,7 +9,7 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use super::secrets::Vault;
 use super::{ArgValue, SourceError};
 use crate::api::analysis::{Auth, Header};
-use crate::core::args::fill_header;
+use crate::core::args::{Place, fill};
 
 /// The name under which a measurement's key goes to a provider.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -34,7 +34,7 @@ pub(super) async fn build(
             return Err(fail("this header is set by the operator; leave it out"));
         }
         let value = match (&header.value, &header.secret_key_ref) {
-            (Some(template), None) => fill_header(template, args).map_err(|e| fail(&e))?.text,
+            (Some(template), None) => fill(template, Place::Header, args).map_err(|e| fail(&e.to_string()))?.text,
             (None, Some(secret)) => vault.read(secret).await?,
             _ => return Err(fail("set exactly one of value, secretKeyRef")),
         };

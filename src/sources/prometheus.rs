@@ -17,7 +17,7 @@ use super::web::origin;
 use super::{ArgValue, Progress, Request, SourceError, headers, redact};
 use crate::api::analysis::{PrometheusProvider, Threshold};
 use crate::api::common::std_duration;
-use crate::core::args::{fill_promql, fill_url};
+use crate::core::args::{Place, fill};
 
 /// A query longer than this goes as a POST; proxies limit the length of URLs, and some forbid POST.
 const MAX_GET_QUERY: usize = 2000;
@@ -59,9 +59,9 @@ pub(super) async fn query(
     args: &BTreeMap<String, ArgValue>,
     list: bool,
 ) -> Result<Reading, SourceError> {
-    let address = fill_url(&provider.address, args).map_err(|e| SourceError::new(format!("prometheus: address: {e}")))?;
+    let address = fill(&provider.address, Place::Url, args).map_err(|e| SourceError::new(format!("prometheus: address: {e}")))?;
     let what = format!("prometheus {}", origin(&address.text));
-    let promql = fill_promql(promql, args).map_err(|e| SourceError::new(format!("{what}: query: {e}")))?.text;
+    let promql = fill(promql, Place::PromQl, args).map_err(|e| SourceError::new(format!("{what}: query: {e}")))?.text;
     let map = headers::build(&what, &provider.headers, provider.auth.as_ref(), args, vault).await?;
     let (mut url, client) = http.client(&what, &address.text, provider.tls.as_ref(), vault).await?;
     if url.query().is_some() || url.fragment().is_some() {

@@ -12,7 +12,7 @@ use super::secrets::Vault;
 use super::{Progress, Request, SourceError};
 use crate::api::analysis::{Method, Threshold, WebProvider};
 use crate::api::common::std_duration;
-use crate::core::args::{fill_json, fill_url};
+use crate::core::args::{Place, fill};
 
 /// Longest text that is taken as a value.
 const MAX_TEXT: usize = 256;
@@ -29,7 +29,7 @@ pub(super) async fn measure(
 ) -> Result<Progress, SourceError> {
     let fail = |e: String| SourceError::new(format!("web: {e}"));
     let path = JsonPath::parse(&web.json_path).map_err(|e| fail(format!("jsonPath {e}")))?;
-    let url = fill_url(&web.url, &request.args).map_err(|e| fail(format!("url: {e}")))?;
+    let url = fill(&web.url, Place::Url, &request.args).map_err(|e| fail(format!("url: {e}")))?;
     let what = describe(web.method, &url.text);
     let mut map = headers::build(&what, &web.headers, web.auth.as_ref(), &request.args, vault).await?;
     let key = headers::sensitive(&request.key).ok_or_else(|| fail("the measurement's key cannot be sent".into()))?;
@@ -38,7 +38,7 @@ pub(super) async fn measure(
     let body = match &web.body {
         Some(template) => {
             map.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
-            Some(fill_json(template, &request.args).map_err(|e| fail(format!("body: {e}")))?.text)
+            Some(fill(template, Place::Json, &request.args).map_err(|e| fail(format!("body: {e}")))?.text)
         }
         None => None,
     };

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::api::analysis::Judge;
-use crate::core::args::fill_text;
+use crate::core::args::{Place, fill};
 use crate::sources::Request;
 
 /// The two messages.
@@ -55,7 +55,7 @@ impl Prompt {
     /// # Errors
     /// When an argument is missing, or a Secret's value would go to the model.
     pub(super) fn new(judge: &Judge, request: &Request, evidence: &Value) -> Result<Self, String> {
-        let asked = fill_text(&judge.prompt, &request.args).map_err(|e| format!("prompt: {e}"))?;
+        let asked = fill(&judge.prompt, Place::Text, &request.args).map_err(|e| format!("prompt: {e}"))?;
         if asked.secret {
             return Err("prompt: an argument from a Secret must not go to the model".into());
         }
