@@ -1,5 +1,6 @@
 //! Decisions. Pure: no async, no I/O, no clock; `now` is an argument.
 
+pub mod args;
 pub mod intent;
 pub mod machine;
 pub mod observe;

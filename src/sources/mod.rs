@@ -1,5 +1,21 @@
 //! Analysis providers behind one contract: start, poll, cancel, on a measurement whose key is already persisted.
 
+pub mod egress;
+mod headers;
+mod http;
+pub mod json_path;
+pub mod judge;
+mod prometheus;
+pub mod redact;
+mod registry;
+pub mod secrets;
+mod web;
+
+pub use registry::{Sources, SourcesConfig};
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
