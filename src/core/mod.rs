@@ -1,6 +1,9 @@
 //! Decisions. Pure: no async, no I/O, no clock; `now` is an argument.
 
+pub mod args;
+pub mod condition;
 pub mod route;
+pub mod window;
 
 /// Something wrong in a resource: where, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
