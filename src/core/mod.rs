@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod condition;
+pub mod gates;
 pub mod route;
 pub mod window;
 

@@ -70,12 +70,16 @@ impl Condition {
     /// # Errors
     /// When it is too long or nested too deeply, is not CEL, or uses names or constructs that have no meaning here.
     pub fn compile(source: &str) -> Result<Self, ConditionError> {
+        guarded(|| Self::parse(source)).unwrap_or_else(|| {
+            let reason = "the parser gave up on it; write it more simply".into();
+            Err(ConditionError::Compile { source_text: shorten(source), reason })
+        })
+    }
+
+    fn parse(source: &str) -> Result<Self, ConditionError> {
         let fail = |reason: String| ConditionError::Compile { source_text: shorten(source), reason };
         limits(source).map_err(fail)?;
-        let mut expression = match guarded(|| Parser::default().parse(source).map_err(|errors| syntax_message(&errors))) {
-            Some(parsed) => parsed.map_err(fail)?,
-            None => return Err(fail("the parser gave up on it; write it more simply".into())),
-        };
+        let mut expression = Parser::default().parse(source).map_err(|errors| fail(syntax_message(&errors)))?;
         let uses = check::check(&mut expression).map_err(fail)?;
         Ok(Self { source: source.into(), expression, uses })
     }
@@ -113,15 +117,14 @@ impl Condition {
                 return Err(fail(format!("there are {n} values where one is needed; aggregate them in the query or use result[0]")));
             }
         };
-        match guarded(|| Cel::resolve(&self.expression, &functions::context(bound))) {
-            Some(Ok(Cel::Bool(true))) => Ok(Answer::True),
-            Some(Ok(Cel::Bool(false))) => Ok(Answer::False),
-            Some(Ok(other)) => Err(fail(format!("it gives {}, not true or false", functions::kind(&other)))),
-            Some(Err(ExecutionError::FunctionError { message, .. })) if message == functions::NAN => {
+        match Cel::resolve(&self.expression, &functions::context(bound)) {
+            Ok(Cel::Bool(true)) => Ok(Answer::True),
+            Ok(Cel::Bool(false)) => Ok(Answer::False),
+            Ok(other) => Err(fail(format!("it gives {}, not true or false", functions::kind(&other)))),
+            Err(ExecutionError::FunctionError { message, .. }) if message == functions::NAN => {
                 Ok(Answer::Unknown("the value is NaN".into()))
             }
-            Some(Err(error)) => Err(fail(functions::explain(&error))),
-            None => Err(fail("the evaluation gave up".into())),
+            Err(error) => Err(fail(functions::explain(&error))),
         }
     }
 }
@@ -131,15 +134,16 @@ impl Condition {
 /// NaN and missing values are Inconclusive unless the expression provides for them. The message names value and
 /// condition.
 pub fn evaluate(success: Option<&str>, failure: Option<&str>, value: &Value) -> (Verdict, String) {
-    match decide(success, failure, value) {
-        Ok(decision) => decision,
-        Err(error) => (Verdict::Error, error.to_string()),
+    match guarded(|| decide(success, failure, value)) {
+        Some(Ok(decision)) => decision,
+        Some(Err(error)) => (Verdict::Error, error.to_string()),
+        None => (Verdict::Error, format!("the evaluation of {} gave up", success.or(failure).unwrap_or_default())),
     }
 }
 
 fn decide(success: Option<&str>, failure: Option<&str>, value: &Value) -> Result<(Verdict, String), ConditionError> {
-    let success = success.map(Condition::compile).transpose()?;
-    let failure = failure.map(Condition::compile).transpose()?;
+    let success = success.map(Condition::parse).transpose()?;
+    let failure = failure.map(Condition::parse).transpose()?;
     let shown = value_text(value);
     let failed = failure.as_ref().map(|c| c.ask(value)).transpose()?;
     let passed = success.as_ref().map(|c| c.ask(value)).transpose()?;

@@ -132,7 +132,7 @@ fn pathological_input_is_an_error_and_never_a_panic() {
 }
 
 proptest::proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 64, failure_persistence: None, ..Default::default() })]
 
     #[test]
     fn any_text_is_compiled_or_refused(source in r#"[-a-z0-9 ()\[\]{}.,?:!&|<>=+*/%'"\\@#]{0,60}"#) {
