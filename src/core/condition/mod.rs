@@ -7,6 +7,8 @@
 mod check;
 mod functions;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use cel::parser::{Expression, Parser};
 use cel::{ExecutionError, Value as Cel};
 use serde_json::Value;
@@ -205,11 +207,8 @@ fn scalar(value: &Value) -> Result<Cel, String> {
 /// Runs a piece of the expression engine. Its parser is generated code with asserts of its own, and takes some 100 kB of
 /// stack a bracket when built without optimization: a panic in it is a bad expression and not a bad operator, and it
 /// gets a stack of its own (address space, of which only what is used becomes memory). `None` when it panicked.
-fn guarded<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
-    std::thread::scope(|scope| {
-        let worker = std::thread::Builder::new().name("condition".into()).stack_size(STACK).spawn_scoped(scope, work);
-        worker.ok()?.join().ok()
-    })
+fn guarded<T>(work: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(|| stacker::grow(STACK, work))).ok()
 }
 
 /// Refuses what could exhaust the parser's stack.

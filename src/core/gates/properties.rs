@@ -167,7 +167,7 @@ fn live(world: &mut World, events: &[Event]) -> Result<Vec<String>, TestCaseErro
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_run_keeps_its_promises(mut world in worlds(), events in events(&['P', 'F', 'I', 'E'])) {
