@@ -1,319 +1,351 @@
-//! Fills `{{args.NAME}}` in the fields of a gate, escaped for the place where the value lands.
+//! `{{args.NAME}}`: filled in and escaped for where it is put.
+//!
+//! A value can never change the structure around it: it stays inside its URL component, JSON string, PromQL string or
+//! header. It never forms scheme, host or port.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::sources::ArgValue;
-
-/// A filled template.
+/// An argument's value.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Filled {
+pub struct ArgValue {
     /// The text.
     pub text: String,
-    /// A Secret's value is in it: it must not be shown.
+    /// It came from a Secret: it must not reach a status, an event, a log line or an error text.
     pub secret: bool,
 }
 
-impl std::fmt::Debug for Filled {
+impl ArgValue {
+    /// A value that anybody may see.
+    pub fn plain(text: impl Into<String>) -> Self {
+        Self { text: text.into(), secret: false }
+    }
+}
+
+impl std::fmt::Debug for ArgValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(if self.secret { "***" } else { &self.text })
     }
 }
 
-/// Arguments by name.
-type Args = BTreeMap<String, ArgValue>;
+/// A filled template. Its `Debug` hides what holds a Secret's value.
+pub type Filled = ArgValue;
 
 /// Where a value is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// See [`fill_url`].
+    /// A URL: percent-encoded in path, query and fragment, refused before.
     Url,
-    /// See [`fill_json`].
+    /// A JSON document: escaped inside a string; outside only a number, `true` or `false`.
     Json,
-    /// See [`fill_promql`].
+    /// A PromQL query: escaped inside a string; outside only a name, number or duration.
     PromQl,
-    /// See [`fill_header`].
+    /// A CEL condition: escaped inside a string; outside only a number, `true` or `false`.
+    Cel,
+    /// A header value: refused with control characters.
     Header,
-    /// See [`fill_text`].
+    /// A prompt or other plain text: as it is. Other `{{` are left alone.
     Text,
 }
 
-/// Fills a template for a place.
-///
-/// # Errors
-/// See the function of the place.
-pub fn fill(template: &str, place: Place, args: &Args) -> Result<Filled, String> {
-    match place {
-        Place::Url => fill_url(template, args),
-        Place::Json => fill_json(template, args),
-        Place::PromQl => fill_promql(template, args),
-        Place::Header => fill_header(template, args),
-        Place::Text => fill_text(template, args),
-    }
+/// Why a template cannot be filled. Never holds a value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArgError {
+    /// `{{` without a known meaning, or without its end.
+    #[error("`{0}`: write {{{{args.NAME}}}}")]
+    Syntax(String),
+    /// No such argument.
+    #[error("argument `{name}` is not known here; known are {known}")]
+    Unknown {
+        /// Its name.
+        name: String,
+        /// The names that are known.
+        known: String,
+    },
+    /// The placeholder stands where none may stand.
+    #[error("argument `{name}` cannot stand {place}")]
+    Placement {
+        /// Its name.
+        name: String,
+        /// Where it stands.
+        place: &'static str,
+    },
+    /// The value does not fit where it is put.
+    #[error("the value of argument `{name}` cannot be used here: {reason}")]
+    Value {
+        /// Its name.
+        name: String,
+        /// Why not, without the value.
+        reason: &'static str,
+    },
 }
 
-/// Fills a URL: values are percent-encoded, and refused in scheme, user, host and port.
+enum Piece<'a> {
+    Literal(&'a str),
+    Arg(&'a str),
+}
+
+/// Fills a template.
 ///
 /// # Errors
-/// An argument that is not there, stands in the wrong place, or makes a `.` or `..` path segment. Never holds a value.
-pub fn fill_url(template: &str, args: &Args) -> Result<Filled, String> {
-    if template.chars().any(char::is_control) {
-        return Err("a URL has no line breaks or other control characters".into());
+/// An unknown argument, one that stands where none may, or a value that does not fit.
+pub fn fill(template: &str, place: Place, args: &BTreeMap<String, ArgValue>) -> Result<Filled, ArgError> {
+    let mut filled = Filled { text: String::with_capacity(template.len()), secret: false };
+    let mut scan = Scan::new(place);
+    for piece in pieces(template, place)? {
+        match piece {
+            Piece::Literal(text) => {
+                scan.advance(text);
+                filled.text.push_str(text);
+            }
+            Piece::Arg(name) => {
+                let value = args.get(name).ok_or_else(|| unknown(name, args.keys()))?;
+                scan.put(name, &value.text, &mut filled.text)?;
+                filled.secret |= value.secret;
+            }
+        }
     }
-    let rest = template.strip_prefix("https://").or_else(|| template.strip_prefix("http://"));
-    let rest = rest.ok_or("a URL begins with http:// or https://, written out")?;
-    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
-    // URL parsers take a backslash for a slash, and skip empty authorities to what follows.
-    if authority.is_empty() || authority.contains(['\\', ' ']) && !authority.contains("{{") {
-        return Err("a URL needs a host after ://".into());
-    }
-    if authority.contains("{{") {
-        return Err("arguments are not allowed in a URL's scheme, user, host or port; write them out".into());
-    }
-    let filled = fill_with(template, args, |_, _, value| Ok(percent_encode(value)))?;
-    if filled.text != template && has_dot_segment(&filled.text) {
-        return Err("an argument makes a `.` or `..` path segment".into());
-    }
+    scan.finish(&filled.text)?;
     Ok(filled)
 }
 
-/// Fills JSON text: inside a string the value is escaped, elsewhere it has to be a number, `true`, `false` or `null`.
+/// Checks names and placement without values.
 ///
 /// # Errors
-/// An argument that is not there, or that is text outside a JSON string. Never holds a value.
-pub fn fill_json(template: &str, args: &Args) -> Result<Filled, String> {
-    fill_with(template, args, |before, name, value| {
-        if in_json_string(before) {
-            let quoted = serde_json::Value::String(value.to_owned()).to_string();
-            return Ok(quoted[1..quoted.len() - 1].to_owned());
+/// As [`fill`], apart from values.
+pub fn check(template: &str, place: Place, known: &BTreeSet<String>) -> Result<(), ArgError> {
+    let mut scan = Scan::new(place);
+    for piece in pieces(template, place)? {
+        match piece {
+            Piece::Literal(text) => scan.advance(text),
+            Piece::Arg(name) if !known.contains(name) => return Err(unknown(name, known.iter())),
+            Piece::Arg(name) => scan.allowed(name)?,
         }
-        let literal = serde_json::from_str::<serde_json::Value>(value).is_ok_and(|v| v.is_number() || v.is_boolean() || v.is_null());
-        if literal { Ok(value.to_owned()) } else { Err(format!("the text of argument {name:?} needs double quotes around it in JSON")) }
-    })
+    }
+    Ok(())
 }
 
-/// Fills PromQL: inside quotes the value is escaped, elsewhere it has to be a number, a duration or a name.
+/// Names of the arguments that a template uses.
 ///
 /// # Errors
-/// An argument that is not there or that would change the query's structure. Never holds a value.
-pub fn fill_promql(template: &str, args: &Args) -> Result<Filled, String> {
-    fill_with(template, args, |before, name, value| match promql_place(before) {
-        PromqlPlace::Quoted => Ok(escape_promql(value)),
-        PromqlPlace::Raw if value.contains('`') => Err(format!("argument {name:?} has a backtick; use double quotes around it")),
-        PromqlPlace::Raw => Ok(value.to_owned()),
-        PromqlPlace::Comment if value.contains('\n') => Err(format!("argument {name:?} has a line break inside a comment")),
-        PromqlPlace::Comment => Ok(value.to_owned()),
-        PromqlPlace::Bare => {
-            let plain = !value.is_empty() && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '.'));
-            if plain { Ok(value.to_owned()) } else { Err(format!("argument {name:?} needs quotes around it in the query")) }
+/// `{{` without a known meaning.
+pub fn names(template: &str, place: Place) -> Result<BTreeSet<String>, ArgError> {
+    let pieces = pieces(template, place)?;
+    Ok(pieces.iter().filter_map(|p| if let Piece::Arg(name) = p { Some((*name).to_owned()) } else { None }).collect())
+}
+
+/// Puts stand-ins in place of the arguments, so that the text around them can be parsed: `quoted` inside strings and
+/// URLs, `bare` outside.
+///
+/// # Errors
+/// As [`check`], for any argument name.
+pub fn probe(template: &str, place: Place, quoted: &str, bare: &str) -> Result<String, ArgError> {
+    let mut text = String::with_capacity(template.len());
+    let mut scan = Scan::new(place);
+    for piece in pieces(template, place)? {
+        match piece {
+            Piece::Literal(literal) => {
+                scan.advance(literal);
+                text.push_str(literal);
+            }
+            Piece::Arg(name) => {
+                scan.allowed(name)?;
+                text.push_str(if scan.quote.is_some() || matches!(place, Place::Url | Place::Header | Place::Text) {
+                    quoted
+                } else {
+                    bare
+                });
+            }
         }
-    })
-}
-
-/// Fills a header's value.
-///
-/// # Errors
-/// An argument that is not there, or a line break or another control character. Never holds a value.
-pub fn fill_header(template: &str, args: &Args) -> Result<Filled, String> {
-    let filled = fill_text(template, args)?;
-    if filled.text.chars().any(|c| c.is_control() && c != '\t') {
-        return Err("a header's value has no line breaks or other control characters".into());
     }
-    Ok(filled)
+    Ok(text)
 }
 
-/// Fills plain text; nothing is escaped.
-///
-/// # Errors
-/// An argument that is not there.
-pub fn fill_text(template: &str, args: &Args) -> Result<Filled, String> {
-    fill_with(template, args, |_, _, value| Ok(value.to_owned()))
+fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> ArgError {
+    ArgError::Unknown { name: name.into(), known: known.map(String::as_str).collect::<Vec<_>>().join(", ") }
 }
 
-/// Puts each value in. `escape` gets what stands before the place, the argument's name and its value.
-fn fill_with(template: &str, args: &Args, escape: impl Fn(&str, &str, &str) -> Result<String, String>) -> Result<Filled, String> {
-    let mut out = Filled { text: String::with_capacity(template.len()), secret: false };
-    let mut rest = template;
-    while let Some(open) = rest.find("{{") {
-        let inner = &rest[open + 2..];
-        let Some(reference) = inner.trim_start().strip_prefix("args.") else {
-            // Two braces of the surrounding language.
-            out.text.push_str(&rest[..open + 1]);
-            rest = &rest[open + 1..];
-            continue;
-        };
-        let close = reference.find("}}").ok_or("`{{args.` without `}}`")?;
-        let name = reference[..close].trim();
-        let arg = args.get(name).ok_or_else(|| {
-            let known: Vec<&str> = args.keys().map(String::as_str).collect();
-            format!("no argument named {name:?} is given; there are: {}", known.join(", "))
-        })?;
-        out.text.push_str(&rest[..open]);
-        let value = escape(&out.text, name, &arg.text)?;
-        out.text.push_str(&value);
-        out.secret |= arg.secret;
-        rest = &reference[close + 2..];
+fn pieces(template: &str, place: Place) -> Result<Vec<Piece<'_>>, ArgError> {
+    let mut out = Vec::new();
+    let (mut rest, mut literal_from) = (template, 0);
+    while let Some(at) = rest.find("{{") {
+        let start = template.len() - rest.len() + at;
+        let inner = &rest[at + 2..];
+        let name = inner.split_once("}}").and_then(|(name, _)| name.trim().strip_prefix("args.").map(|n| (n, name.len())));
+        match name {
+            Some((name, length)) if valid_name(name) => {
+                out.push(Piece::Literal(&template[literal_from..start]));
+                out.push(Piece::Arg(name));
+                rest = &inner[length + 2..];
+                literal_from = template.len() - rest.len();
+            }
+            _ if place == Place::Text && !inner.trim_start().starts_with("args.") => rest = inner,
+            // `{{` also opens nested objects in a JSON body and nothing else does.
+            _ => return Err(ArgError::Syntax(rest[at..].chars().take(40).collect())),
+        }
     }
-    out.text.push_str(rest);
+    out.push(Piece::Literal(&template[literal_from..]));
     Ok(out)
 }
 
-/// Everything but the unreserved characters of RFC 3986 section 2.3.
+fn valid_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}
+
+/// Follows the structure of the template, to know where a value is put.
+struct Scan {
+    place: Place,
+    /// The open string's quote.
+    quote: Option<char>,
+    /// The next character is escaped.
+    escaped: bool,
+    /// Inside a PromQL comment.
+    comment: bool,
+    /// URL so far, to know whether the authority is over.
+    url: String,
+    /// Last argument put into a URL path.
+    last: String,
+}
+
+impl Scan {
+    fn new(place: Place) -> Self {
+        Self { place, quote: None, escaped: false, comment: false, url: String::new(), last: String::new() }
+    }
+
+    fn advance(&mut self, text: &str) {
+        match self.place {
+            Place::Url => self.url.push_str(text),
+            Place::Json => text.chars().for_each(|c| self.step(c, &['"'])),
+            Place::PromQl => text.chars().for_each(|c| self.step(c, &['"', '\'', '`'])),
+            Place::Cel => text.chars().for_each(|c| self.step(c, &['"', '\''])),
+            Place::Header | Place::Text => {}
+        }
+    }
+
+    fn step(&mut self, c: char, quotes: &[char]) {
+        if self.comment {
+            self.comment = c != '\n';
+            return;
+        }
+        match self.quote {
+            Some(_) if self.escaped => self.escaped = false,
+            Some(quote) if c == '\\' && quote != '`' => self.escaped = true,
+            Some(quote) if c == quote => self.quote = None,
+            Some(_) => {}
+            None if quotes.contains(&c) => self.quote = Some(c),
+            None => self.comment = c == '#' && self.place == Place::PromQl,
+        }
+    }
+
+    /// Whether an argument may stand here.
+    fn allowed(&self, name: &str) -> Result<(), ArgError> {
+        let misplaced = |place| Err(ArgError::Placement { name: name.into(), place });
+        if self.place == Place::Url && !authority_is_over(&self.url) {
+            return misplaced("in a URL's scheme, host or port");
+        }
+        if self.escaped {
+            return misplaced("right after a backslash");
+        }
+        if self.comment {
+            return misplaced("in a comment");
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, name: &str, value: &str, out: &mut String) -> Result<(), ArgError> {
+        self.allowed(name)?;
+        let refuse = |reason| Err(ArgError::Value { name: name.into(), reason });
+        match (self.place, self.quote) {
+            (Place::Url, _) => {
+                let encoded = percent_encode(value);
+                self.url.push_str(&encoded);
+                name.clone_into(&mut self.last);
+                out.push_str(&encoded);
+            }
+            (Place::Header, _) if value.chars().any(char::is_control) => {
+                return refuse("a header value has no line breaks or control characters");
+            }
+            (Place::Header | Place::Text, _) => out.push_str(value),
+            (_, Some('`')) if value.contains('`') => return refuse("it holds a backtick; write the string with double quotes"),
+            (_, Some('`')) => out.push_str(value),
+            (Place::Json, Some(_)) => {
+                let quoted = serde_json::Value::from(value).to_string();
+                out.push_str(&quoted[1..quoted.len() - 1]);
+            }
+            (_, Some(quote)) => escape(value, quote, out),
+            (Place::PromQl, None)
+                if !value.is_empty() && value.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '.')) =>
+            {
+                out.push_str(value);
+            }
+            (Place::PromQl, None) => return refuse("outside quotes only a name, a number or a duration can stand"),
+            (Place::Json | Place::Cel, None) if is_literal(value) => out.push_str(value),
+            (Place::Json | Place::Cel, None) => return refuse("outside quotes only a number, true or false can stand"),
+        }
+        Ok(())
+    }
+
+    /// A value must not turn a path segment into `.` or `..`.
+    fn finish(&self, filled: &str) -> Result<(), ArgError> {
+        if self.place != Place::Url || self.last.is_empty() {
+            return Ok(());
+        }
+        let path = filled.split(['?', '#']).next().unwrap_or_default();
+        let climbs = path.split(['/', '\\']).any(|s| matches!(s.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | ".."));
+        if climbs {
+            return Err(ArgError::Value { name: self.last.clone(), reason: "it makes a path segment `.` or `..`" });
+        }
+        Ok(())
+    }
+}
+
+/// Whether scheme, host and port end before the end of `url`. Strict, because URL parsers are lenient: they drop tabs and
+/// extra slashes, after which what follows would be the host.
+fn authority_is_over(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    let Some(end) = rest.find(['/', '?', '#']) else { return false };
+    (scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https"))
+        && end > 0
+        && rest[..end].chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']'))
+}
+
+fn is_literal(value: &str) -> bool {
+    matches!(value, "true" | "false") || serde_json::from_str::<serde_json::Number>(value).is_ok()
+}
+
+/// RFC 3986: everything but the unreserved characters.
 fn percent_encode(value: &str) -> String {
+    use std::fmt::Write as _;
     let mut out = String::with_capacity(value.len());
-    for b in value.bytes() {
-        match b {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(b)),
-            _ => out.push_str(&format!("%{b:02X}")),
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
         }
     }
     out
 }
 
-/// URL parsers resolve these, spelled with `%2e` too, so that a value could leave its place in the path.
-fn has_dot_segment(url: &str) -> bool {
-    let path = url.split(['?', '#']).next().unwrap_or_default();
-    path.split('/').skip(3).any(|s| matches!(s.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | ".."))
-}
-
-/// Whether JSON text ends inside a string.
-fn in_json_string(before: &str) -> bool {
-    let (mut inside, mut escaped) = (false, false);
-    for c in before.chars() {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' if inside => escaped = true,
-            '"' => inside = !inside,
-            _ => {}
-        }
-    }
-    inside
-}
-
-/// Where in a PromQL expression a text ends.
-#[derive(PartialEq)]
-enum PromqlPlace {
-    Bare,
-    Quoted,
-    Raw,
-    Comment,
-}
-
-fn promql_place(before: &str) -> PromqlPlace {
-    let mut quote: Option<char> = None;
-    let (mut escaped, mut comment) = (false, false);
-    for c in before.chars() {
-        match (quote, c) {
-            _ if comment => comment = c != '\n',
-            _ if escaped => escaped = false,
-            (Some('"' | '\''), '\\') => escaped = true,
-            (Some(q), c) if q == c => quote = None,
-            (None, '"' | '\'' | '`') => quote = Some(c),
-            (None, '#') => comment = true,
-            _ => {}
-        }
-    }
-    match quote {
-        _ if comment => PromqlPlace::Comment,
-        None => PromqlPlace::Bare,
-        Some('`') => PromqlPlace::Raw,
-        Some(_) => PromqlPlace::Quoted,
-    }
-}
-
-/// PromQL string literals follow Go's escaping rules.
-fn escape_promql(value: &str) -> String {
-    let mut out = String::with_capacity(value.len());
+/// Escapes for a quoted string of PromQL or CEL. Only the string's own quote is escaped: Go's rules, which PromQL
+/// follows, refuse the other one.
+fn escape(value: &str, quote: char, out: &mut String) {
+    use std::fmt::Write as _;
     for c in value.chars() {
         match c {
-            '\\' => out.push_str("\\\\"),
-            '"' => out.push_str("\\\""),
-            '\'' => out.push_str("\\x27"),
+            c if c == '\\' || c == quote => {
+                out.push('\\');
+                out.push(c);
+            }
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if c.is_control() => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c if c.is_control() => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
             c => out.push(c),
         }
     }
-    out
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn args(pairs: &[(&str, &str)]) -> Args {
-        pairs.iter().map(|(k, v)| ((*k).to_owned(), ArgValue { text: (*v).to_owned(), secret: *k == "token" })).collect()
-    }
-
-    #[test]
-    fn urls_encode_values_and_keep_the_host() {
-        let a = args(&[("v", "a/b?c=d&e#f é"), ("dots", ".."), ("dot", "."), ("empty", "")]);
-        let ok = |t: &str| fill_url(t, &a).unwrap().text;
-        assert_eq!(
-            ok("https://evals.internal/run?version={{args.v}}"),
-            "https://evals.internal/run?version=a%2Fb%3Fc%3Dd%26e%23f%20%C3%A9"
-        );
-        assert_eq!(ok("http://h:8080/{{ args.v }}/x"), "http://h:8080/a%2Fb%3Fc%3Dd%26e%23f%20%C3%A9/x");
-        assert_eq!(ok("http://h/?q={{args.dots}}"), "http://h/?q=..");
-        let refused = [
-            "https://{{args.v}}/x",
-            "https://h:{{args.v}}/x",
-            "https://u{{args.v}}@h/x",
-            "{{args.v}}://h/",
-            "https:///{{args.v}}",
-            "https://\t/{{args.v}}",
-            "https:\\\\h\\{{args.v}}",
-            "ftp://h/{{args.v}}",
-            "http://h/a/{{args.dots}}/b",
-            "http://h/a/{{args.dot}}{{args.dot}}",
-            "http://h/a/%2e{{args.dot}}",
-            "http://h/{{args.nope}}",
-            "http://h/{{args.v",
-        ];
-        for t in refused {
-            assert!(fill_url(t, &a).is_err(), "{t}");
-        }
-    }
-
-    #[test]
-    fn json_strings_are_escaped_and_bare_values_are_literals() {
-        let a = args(&[("text", "a\"b\\c\nd"), ("n", "25"), ("b", "true")]);
-        let body = fill_json(r#"{"t": "x {{args.text}}", "n": {{args.n}}, "b": {{args.b}}, "o": {"p": {"q": 1}}}"#, &a).unwrap().text;
-        let v: serde_json::Value = serde_json::from_str(&body).unwrap();
-        assert_eq!((&v["t"], &v["n"], &v["b"]), (&"x a\"b\\c\nd".into(), &25.into(), &true.into()));
-        assert!(fill_json(r#"{"t": {{args.text}}}"#, &a).is_err());
-        let injected = args(&[("x", r#"1, "admin": true"#)]);
-        assert!(fill_json(r#"{"t": {{args.x}}}"#, &injected).is_err());
-    }
-
-    #[test]
-    fn promql_values_stay_in_their_string() {
-        let a = args(&[("rev", "a\"} or vector(1) # \\ '"), ("w", "5m"), ("tick", "a`b"), ("nl", "x\ny")]);
-        let q = |t: &str| fill_promql(t, &a).map(|f| f.text);
-        assert_eq!(q(r#"m{r="{{args.rev}}"}[{{args.w}}]"#).unwrap(), r#"m{r="a\"} or vector(1) # \\ \x27"}[5m]"#);
-        assert_eq!(q("m{r='{{args.rev}}'}").unwrap(), r"m{r='a\x22} or vector(1) # \\ \x27'}".replace("\\x22", "\\\""));
-        assert!(q("m{r={{args.rev}}}").is_err());
-        assert!(q("m{r=`{{args.tick}}`}").is_err());
-        assert!(q("m # {{args.nl}}").is_err());
-        assert!(q("m # it's\n{r=\"{{args.rev}}\"}").unwrap().contains("\\\"}"), "a quote in a comment opens no string");
-    }
-
-    #[test]
-    fn headers_refuse_line_breaks_and_secrets_are_marked() {
-        let a = args(&[("token", "s3cr3t"), ("bad", "x\r\nHost: evil"), ("v", "1")]);
-        let filled = fill_header("Token {{args.token}}", &a).unwrap();
-        assert!(filled.secret);
-        assert_eq!(format!("{filled:?}"), "***");
-        assert!(!fill_header("v{{args.v}}", &a).unwrap().secret);
-        let error = fill_header("{{args.bad}}", &a).unwrap_err();
-        assert!(!error.contains("evil"), "{error}");
-        assert!(!fill_text("{{args.nope}}", &a).unwrap_err().contains("s3cr3t"));
-    }
-
-    #[test]
-    fn other_braces_stay() {
-        let a = args(&[("v", "1")]);
-        assert_eq!(fill_text("{{ $labels }} {{{args.v}}} {{", &a).unwrap().text, "{{ $labels }} {1} {{");
-    }
-}
+mod tests;

@@ -7,7 +7,10 @@ pub mod observe;
 pub mod plan;
 pub mod resolve;
 pub mod revision;
+pub mod condition;
+pub mod gates;
 pub mod route;
+pub mod window;
 
 /// Something wrong in a resource: where, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
