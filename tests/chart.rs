@@ -179,7 +179,7 @@ fn the_pod_meets_the_restricted_standard() {
     let args = container["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap());
     let parsed = voicerollout::cli::args::parse(std::iter::once("voicerollout").chain(args)).unwrap();
     let voicerollout::cli::args::Verb::Run(run) = parsed.verb else { panic!("the container runs the operator") };
-    assert_eq!((run.log_level.as_str(), run.egress_allow), ("debug", vec!["10.0.0.0/8".to_owned(), "localhost".to_owned()]));
+    assert_eq!((run.log.log_level.as_str(), run.egress_allow), ("debug", vec!["10.0.0.0/8".to_owned(), "localhost".to_owned()]));
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! Decisions. Pure: no async, no I/O, no clock; `now` is an argument.
 
 pub mod args;
+pub mod condition;
+pub mod gates;
 pub mod intent;
 pub mod machine;
 pub mod observe;
 pub mod plan;
 pub mod resolve;
 pub mod revision;
-pub mod condition;
-pub mod gates;
 pub mod route;
 pub mod window;
 
