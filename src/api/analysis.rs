@@ -9,7 +9,7 @@ use super::common::{Duration, SecretKeyRef, duration_schema, seconds};
 /// One gate: exactly one of `threshold` and `judge`, and what its verdicts lead to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.threshold), has(self.judge)].filter(x, x).size() == 1").message("a gate is exactly one of threshold, judge"))]
+#[x_kube(validation = Rule::new("has(self.threshold) != has(self.judge)").message("a gate is exactly one of threshold, judge"))]
 pub struct Gate {
     /// Name, unique within the analysis.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
@@ -188,7 +188,7 @@ pub struct Threshold {
 /// Where a value comes from: exactly one field is set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.prometheus), has(self.web)].filter(x, x).size() == 1").message("a provider is exactly one of prometheus, web"))]
+#[x_kube(validation = Rule::new("has(self.prometheus) != has(self.web)").message("a provider is exactly one of prometheus, web"))]
 pub struct Provider {
     /// A Prometheus instant query.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -282,7 +282,7 @@ pub enum Method {
 /// A request header: exactly one of `value` and `secretKeyRef`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.value), has(self.secretKeyRef)].filter(x, x).size() == 1").message("a header has exactly one of value, secretKeyRef"))]
+#[x_kube(validation = Rule::new("has(self.value) != has(self.secretKeyRef)").message("a header has exactly one of value, secretKeyRef"))]
 pub struct Header {
     /// Header name.
     #[schemars(length(min = 1, max = 128))]
@@ -299,7 +299,7 @@ pub struct Header {
 /// Credentials: exactly one of `bearer` and `basic`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.bearer), has(self.basic)].filter(x, x).size() == 1").message("auth has exactly one of bearer, basic"))]
+#[x_kube(validation = Rule::new("has(self.bearer) != has(self.basic)").message("auth has exactly one of bearer, basic"))]
 pub struct Auth {
     /// `Authorization: Bearer` with a token from a Secret.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -334,7 +334,7 @@ pub struct Tls {
 /// A language model that reads evidence and answers PASS, FAIL or UNSURE with one sentence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.anthropic), has(self.openai)].filter(x, x).size() == 1").message("a judge has exactly one of anthropic, openai"))]
+#[x_kube(validation = Rule::new("has(self.anthropic) != has(self.openai)").message("a judge has exactly one of anthropic, openai"))]
 pub struct Judge {
     /// Anthropic Messages API.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -137,6 +137,15 @@ pub struct StepState {
     /// Since when the canary has had traffic in this attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic_since: Option<Time>,
+    /// Since when the canary Service (or subset) has had ready endpoints of the canary revision, and no others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints_since: Option<Time>,
+    /// Gates that a person overrode in this step, by `promote`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overridden: Vec<String>,
+    /// A person ended this step by `promote`.
+    #[serde(default)]
+    pub promoted: bool,
     /// Last time that something moved forward; `progressDeadline` counts from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress_at: Option<Time>,
@@ -190,6 +199,9 @@ pub struct Promotion {
     pub stage: PromotionStage,
     /// When the stage began.
     pub since: Time,
+    /// Since when the stable Service (or subset) has had exactly the ready pods of the revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_since: Option<Time>,
 }
 
 /// Why a revision may become stable.

@@ -1,6 +1,12 @@
 //! Decisions. Pure: no async, no I/O, no clock; `now` is an argument.
 
 pub mod args;
+pub mod intent;
+pub mod machine;
+pub mod observe;
+pub mod plan;
+pub mod resolve;
+pub mod revision;
 pub mod route;
 
 /// Something wrong in a resource: where, and what to do about it.

@@ -1,5 +1,16 @@
 //! Effects against Kubernetes.
 
+pub mod act;
+pub mod backoff;
 pub mod clock;
+pub mod controller;
+#[cfg(test)]
+mod fake;
+pub mod gather;
 pub mod leadership;
+pub mod lease;
+pub mod reconcile;
+pub mod routes;
+pub mod stores;
+pub mod workload;
 pub mod write;

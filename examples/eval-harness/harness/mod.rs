@@ -1,0 +1,9 @@
+//! The harness, apart from its process.
+
+mod config;
+mod runs;
+mod server;
+mod suite;
+
+pub use config::Config;
+pub use server::serve;

@@ -1,0 +1,27 @@
+//! A sample eval harness: asks the agent under test questions whose answers are known, and says how many were right.
+//!
+//! `GET /api/run?suite=voice&version=HASH` answers when the run has ended: `{"passRate": 0.95, "totals": {...}, ...}`.
+//! A repeated `Idempotency-Key` gets the run that it started before. `GET /api/runs` lists all runs.
+
+mod harness;
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("eval-harness: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    let config = harness::Config::from_env()?;
+    let listener = tokio::net::TcpListener::bind(config.listen).await.map_err(|e| format!("listen on {}: {e}", config.listen))?;
+    println!("eval-harness listening on {}", listener.local_addr()?);
+    harness::serve(listener, config).await?;
+    Ok(())
+}

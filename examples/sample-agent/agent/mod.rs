@@ -1,0 +1,12 @@
+//! The sample agent, apart from its process: what it is told, what a call of it is like, how it is served.
+
+mod calls;
+mod config;
+mod log;
+mod metrics;
+mod rng;
+mod server;
+mod websocket;
+
+pub use config::Config;
+pub use server::serve;

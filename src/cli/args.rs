@@ -1,0 +1,278 @@
+//! The command line as data.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+/// Name of the file that kubectl finds as its plugin.
+const PLUGIN: &str = "kubectl-voicerollout";
+
+/// Releases new versions of LLM voice agents step by step, behind real analysis.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "voicerollout", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// How the program was called, for hints: `voicerollout` or `kubectl voicerollout`.
+    #[arg(skip)]
+    pub program: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Verb {
+    /// Show where a release stands
+    Status(StatusArgs),
+    /// End a pause; a failed gate is never overridden
+    Promote(PromoteArgs),
+    /// Send all new calls back to the stable revision at once
+    Abort(OrderArgs),
+    /// Start an aborted release again from its first step
+    Retry(OrderArgs),
+    /// Stop the steps where they are; gates go on and may still abort
+    Pause(OrderArgs),
+    /// End a `pause`
+    Resume(OrderArgs),
+    /// Run the operator
+    Run(RunArgs),
+    /// Write the CustomResourceDefinitions
+    Crd(CrdArgs),
+    /// Play releases against an API server in this process, without a cluster
+    Demo(DemoArgs),
+}
+
+/// Which cluster and namespace.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Connection {
+    /// Namespace; left out: that of the context
+    #[arg(short, long, value_name = "NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Context of the kubeconfig; left out: the current one
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Path of the kubeconfig; left out: KUBECONFIG, ~/.kube/config, or the account of the pod
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// `status`
+#[derive(Clone, Debug, Args)]
+pub struct StatusArgs {
+    /// Name of the VoiceRollout
+    pub name: String,
+    /// Go on showing it as it changes
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Which cluster and namespace.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// A command of a person.
+#[derive(Clone, Debug, Args)]
+pub struct OrderArgs {
+    /// Name of the VoiceRollout
+    pub name: String,
+    /// Why; kept with the record of the command
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// How long to wait for the operator's answer
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub timeout: Duration,
+    /// Which cluster and namespace.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
+/// `promote`
+#[derive(Clone, Debug, Args)]
+pub struct PromoteArgs {
+    /// Skip every remaining step and analysis
+    #[arg(long)]
+    pub full: bool,
+    /// As for the other commands.
+    #[command(flatten)]
+    pub order: OrderArgs,
+}
+
+/// `run`
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// The operator's own namespace: its Lease, and the Secrets of cluster-wide templates
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    pub namespace: String,
+    /// Namespaces to manage, separated by commas; left out: all
+    #[arg(long, env = "VOICEROLLOUT_WATCH_NAMESPACES", value_delimiter = ',', value_name = "NAMES")]
+    pub watch_namespaces: Vec<String>,
+    /// Address of health, readiness and metrics
+    #[arg(long, env = "VOICEROLLOUT_LISTEN", default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Name of the Lease
+    #[arg(long, env = "VOICEROLLOUT_LEASE_NAME", default_value = "voicerollout")]
+    pub lease_name: String,
+    /// A leader that is gone is replaced after this long
+    #[arg(long, env = "VOICEROLLOUT_LEASE_DURATION", default_value = "15s", value_parser = duration)]
+    pub lease_duration: Duration,
+    /// How often the leader renews the Lease, and the others look at it
+    #[arg(long, env = "VOICEROLLOUT_LEASE_RENEW_PERIOD", default_value = "5s", value_parser = duration)]
+    pub lease_renew_period: Duration,
+    /// Name of this process in the Lease; left out: host name and process id
+    #[arg(long, env = "POD_NAME")]
+    pub identity: Option<String>,
+    /// Hosts and CIDRs that gates may reach although they are loopback, link-local, metadata or API-server addresses
+    #[arg(long, env = "VOICEROLLOUT_EGRESS_ALLOW", value_delimiter = ',', value_name = "LIST")]
+    pub egress_allow: Vec<String>,
+    /// error, warn, info, debug, trace, or a filter such as voicerollout=debug,kube=warn
+    #[arg(long, env = "VOICEROLLOUT_LOG_LEVEL", default_value = "info", value_name = "FILTER")]
+    pub log_level: String,
+    /// Form of log lines
+    #[arg(long, env = "VOICEROLLOUT_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+impl RunArgs {
+    /// The name of this process in the Lease.
+    pub fn identity(&self) -> String {
+        let host = || std::env::var("HOSTNAME").unwrap_or_else(|_| "voicerollout".into());
+        self.identity.clone().unwrap_or_else(|| format!("{}-{}", host(), std::process::id()))
+    }
+}
+
+/// Form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `crd`
+#[derive(Clone, Debug, Args)]
+pub struct CrdArgs {
+    /// Folder to write to, or with --check to compare with; left out: all go to standard output
+    #[arg(long, value_name = "FOLDER")]
+    pub dir: Option<PathBuf>,
+    /// Write nothing; fail when a file differs
+    #[arg(long, requires = "dir")]
+    pub check: bool,
+}
+
+/// `demo`
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// How many times faster than real time; left out: as fast as the terminal can be read
+    #[arg(long, value_name = "FACTOR", value_parser = speed)]
+    pub speed: Option<f64>,
+    /// Play the scenario of this file
+    #[arg(long, value_name = "FILE", conflicts_with = "list")]
+    pub scenario: Option<PathBuf>,
+    /// List the built-in scenarios
+    #[arg(long)]
+    pub list: bool,
+}
+
+/// Parses a command line, the program's own name first.
+///
+/// # Errors
+/// What clap says about a wrong one; help and version are errors of this kind too.
+pub fn parse<T: Into<OsString>>(words: impl IntoIterator<Item = T>) -> Result<Cli, clap::Error> {
+    let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+    let plugin = words.first().is_some_and(|word| is_plugin(Path::new(word)));
+    let matches = command(plugin).try_get_matches_from(words)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    cli.program = program(plugin).into();
+    Ok(cli)
+}
+
+/// The command line's grammar. As a plugin it goes by kubectl's name and shows the users' verbs only.
+pub fn command(plugin: bool) -> clap::Command {
+    let command = Cli::command().bin_name(program(plugin));
+    if !plugin {
+        return command;
+    }
+    ["run", "crd", "demo"].into_iter().fold(command, |command, verb| command.mut_subcommand(verb, |verb| verb.hide(true)))
+}
+
+fn program(plugin: bool) -> &'static str {
+    if plugin { "kubectl voicerollout" } else { "voicerollout" }
+}
+
+/// kubectl takes `kubectl-voicerollout` and, on Windows, the same with `.exe`.
+fn is_plugin(path: &Path) -> bool {
+    path.file_stem().is_some_and(|name| name == PLUGIN)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let parsed: kube::core::Duration = text.parse().map_err(|e| format!("{e}; write 30s or 1h30m"))?;
+    if parsed.is_negative() || parsed == kube::core::Duration::from(Duration::ZERO) {
+        return Err("it has to be longer than nothing".into());
+    }
+    Ok(parsed.into())
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(factor) if f64::is_finite(factor) && factor > 0.0 => Ok(factor),
+        Ok(_) => Err("it has to be above 0".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grammar_holds_together() {
+        command(false).debug_assert();
+        command(true).debug_assert();
+    }
+
+    #[test]
+    fn it_goes_by_the_name_it_was_called_by() {
+        for (name, program) in [
+            ("kubectl-voicerollout", "kubectl voicerollout"),
+            ("/usr/local/bin/kubectl-voicerollout", "kubectl voicerollout"),
+            ("kubectl-voicerollout.exe", "kubectl voicerollout"),
+            ("./target/debug/voicerollout", "voicerollout"),
+            ("renamed", "voicerollout"),
+        ] {
+            assert_eq!(parse([name, "status", "agent"]).unwrap().program, program, "{name}");
+        }
+        let help = |name| parse([name, "--help"]).unwrap_err().to_string();
+        assert!(help("kubectl-voicerollout").contains("Usage: kubectl voicerollout <COMMAND>"));
+        assert!(!help("kubectl-voicerollout").contains("Run the operator") && help("voicerollout").contains("Run the operator"));
+        let usage = parse(["kubectl-voicerollout", "abort"]).unwrap_err();
+        assert!(usage.to_string().contains("kubectl voicerollout abort <NAME>"), "{usage}");
+        assert_eq!(usage.exit_code(), 2);
+    }
+
+    #[test]
+    fn orders_carry_reason_timeout_and_place() {
+        let words = "voicerollout promote agent --full --reason why -n voice --context prod --kubeconfig k --timeout 1m30s";
+        let Verb::Promote(promote) = parse(words.split(' ')).unwrap().verb else { panic!("promote") };
+        assert!(promote.full);
+        let OrderArgs { name, reason, timeout, connection } = promote.order;
+        assert_eq!((name.as_str(), reason.as_deref(), timeout), ("agent", Some("why"), Duration::from_secs(90)));
+        assert_eq!((connection.namespace.as_deref(), connection.context.as_deref()), (Some("voice"), Some("prod")));
+        assert_eq!(connection.kubeconfig, Some("k".into()));
+        for bad in ["5", "0s", "-1m", "soon"] {
+            let error = parse(["voicerollout", "abort", "agent", &format!("--timeout={bad}")]).unwrap_err();
+            assert_eq!(error.kind(), clap::error::ErrorKind::ValueValidation, "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_are_separated_by_commas() {
+        let words = "voicerollout run --watch-namespaces a,b --egress-allow 10.0.0.0/8,evals.internal --identity me";
+        let Verb::Run(run) = parse(words.split(' ')).unwrap().verb else { panic!("run") };
+        assert_eq!(run.watch_namespaces, ["a", "b"]);
+        assert_eq!(run.egress_allow, ["10.0.0.0/8", "evals.internal"]);
+        assert_eq!(run.identity(), "me");
+    }
+}

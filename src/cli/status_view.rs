@@ -1,0 +1,230 @@
+//! `status`: a VoiceRollout as text.
+
+mod steps;
+
+#[cfg(test)]
+mod tests;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::table::{Cell, Ink, Paint, lines};
+use crate::api::analysis::Mode;
+use crate::api::conditions::{INVALID_SPEC, REFERENCES_RESOLVED, ROUTES_IN_SYNC};
+use crate::api::run::{RunKind, Verdict};
+use crate::api::status::{AbortRecord, DecisionRecord, GateSummary, Phase, RevisionStatus, Role};
+use crate::api::{VoiceRollout, VoiceRolloutStatus};
+
+/// Newest decisions shown.
+const DECISIONS: usize = 8;
+
+/// The whole view; ends with a line break.
+pub fn render(rollout: &VoiceRollout, now: Timestamp, paint: Paint) -> String {
+    let name = rollout.metadata.name.as_deref().unwrap_or_default();
+    let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
+    let mut out = vec![format!("{}  namespace {namespace}", paint.ink(Ink::Bold, name))];
+    let Some(status) = &rollout.status else {
+        out.push("The operator has not looked at it yet.".into());
+        return finish(&out);
+    };
+    out.extend(lines(paint, &facts(rollout, status, now)));
+    section(&mut out, paint, "STEPS", steps::view(&rollout.spec, status, now, paint));
+    section(&mut out, paint, "GATES", gates(&status.gates, paint));
+    section(&mut out, paint, "REVISIONS", revisions(&status.revisions, now, paint));
+    section(&mut out, paint, "DECISIONS", decisions(&status.decisions, paint));
+    finish(&out)
+}
+
+fn finish(out: &[String]) -> String {
+    let mut text = out.join("\n");
+    text.push('\n');
+    text
+}
+
+fn section(out: &mut Vec<String>, paint: Paint, title: &str, body: Vec<String>) {
+    if !body.is_empty() {
+        out.push(String::new());
+        out.push(paint.ink(Ink::Bold, title));
+        out.extend(body.into_iter().map(|line| format!("  {line}")));
+    }
+}
+
+type Fact = [Cell; 2];
+
+fn facts(rollout: &VoiceRollout, status: &VoiceRolloutStatus, now: Timestamp) -> Vec<Fact> {
+    let mut all: Vec<Fact> = vec![["Phase".into(), phase(status)]];
+    let mut fact = |name: &str, ink, text: String| all.push([name.into(), Cell::new(ink, text)]);
+    if status.observed_generation != rollout.metadata.generation {
+        fact("", Ink::Yellow, "the operator has not seen the newest change of the spec yet".into());
+    }
+    if !status.message.is_empty() {
+        fact("Message", Ink::Plain, status.message.clone());
+    }
+    fact("Weight", Ink::Plain, weight(status));
+    if !status.step_display.is_empty() {
+        fact("Step", Ink::Plain, step(status, now));
+    }
+    if !status.waiting_for.is_empty() {
+        fact("Gate", Ink::Yellow, status.waiting_for.clone());
+    }
+    if let Some(next) = &status.next_action {
+        let when = next.at.as_ref().map(|at| format!(" {} ({})", relative(at.0, now), clock(at.0))).unwrap_or_default();
+        fact("Next", Ink::Plain, format!("{}{when}", next.what));
+    }
+    if status.user_paused {
+        fact("Paused", Ink::Yellow, "by a person; `resume` ends it".into());
+    }
+    if rollout.spec.paused {
+        fact("Paused", Ink::Yellow, "by spec.paused".into());
+    }
+    if let Some(abort) = &status.abort {
+        fact("Aborted", Ink::Red, aborted(abort, now));
+    }
+    for (name, line) in problems(&status.conditions) {
+        fact(name, Ink::Red, line);
+    }
+    all
+}
+
+fn phase(status: &VoiceRolloutStatus) -> Cell {
+    let ink = match status.phase {
+        Phase::Healthy => Ink::Green,
+        Phase::Degraded | Phase::Invalid => Ink::Red,
+        Phase::Paused | Phase::Reverting => Ink::Yellow,
+        Phase::Pending | Phase::Initializing | Phase::Progressing | Phase::Promoting => Ink::Cyan,
+    };
+    let attempt = if status.attempt > 1 { format!(", attempt {}", status.attempt) } else { String::new() };
+    Cell::new(ink, format!("{:?}{attempt}", status.phase))
+}
+
+fn weight(status: &VoiceRolloutStatus) -> String {
+    let name = |hash: &Option<String>| hash.clone().unwrap_or_else(|| "none".into());
+    let (stable, canary) = (name(&status.stable_revision), name(&status.canary_revision));
+    let applied = status.weights.applied;
+    let mut text = if stable == canary && applied == 0 {
+        format!("100 % stable {stable}")
+    } else {
+        format!("{applied} % canary {canary}, {} % stable {stable}", 100 - applied)
+    };
+    if status.weights.desired != applied {
+        text.push_str(&format!(" (on the way to {} %)", status.weights.desired));
+    }
+    text
+}
+
+fn step(status: &VoiceRolloutStatus, now: Timestamp) -> String {
+    let since = status.step.started_at.as_ref().filter(|_| status.abort.is_none());
+    let since = since.map(|at| format!(", for {}", span(now.duration_since(at.0)))).unwrap_or_default();
+    format!("{}{since}", status.step_display)
+}
+
+fn aborted(abort: &AbortRecord, now: Timestamp) -> String {
+    let step = if abort.step.is_empty() { String::new() } else { format!(" at step {}", abort.step) };
+    let by = abort.by.as_ref().map(|by| format!(", by {by}")).unwrap_or_default();
+    format!("{} {}{step}, {} % of calls{by}: {}", abort.revision, relative(abort.at.0, now), abort.weight, abort.reason)
+}
+
+/// Conditions that ask for somebody's attention, a line for each line of their message.
+fn problems(conditions: &[Condition]) -> Vec<(&str, String)> {
+    let bad = |c: &&Condition| match c.type_.as_str() {
+        INVALID_SPEC => c.status == "True",
+        ROUTES_IN_SYNC | REFERENCES_RESOLVED => c.status == "False",
+        _ => false,
+    };
+    let split = |c: &Condition| c.message.lines().map(str::to_owned).collect::<Vec<_>>();
+    let named = |c: &Condition| match c.type_.as_str() {
+        INVALID_SPEC => "Invalid",
+        ROUTES_IN_SYNC => "Routes",
+        _ => "Missing",
+    };
+    let label = |(at, (name, line)): (usize, (&'static str, String))| (if at == 0 { name } else { "" }, line);
+    let of = |c| split(c).into_iter().map(move |line| (named(c), line)).enumerate().map(label);
+    conditions.iter().filter(bad).flat_map(of).collect()
+}
+
+fn gates(gates: &[GateSummary], paint: Paint) -> Vec<String> {
+    let row = |gate: &GateSummary| {
+        let (ink, verdict) = match gate.verdict {
+            None => (Ink::Dim, "-"),
+            Some(Verdict::Pass) => (Ink::Green, "Pass"),
+            Some(Verdict::Fail) => (Ink::Red, "Fail"),
+            Some(Verdict::Inconclusive) => (Ink::Yellow, "Inconclusive"),
+            Some(Verdict::Error) => (Ink::Yellow, "Error"),
+        };
+        let place = match gate.kind {
+            RunKind::Background => "background",
+            RunKind::Step => "step",
+        };
+        let place = match gate.mode {
+            Mode::Enforce => place.to_owned(),
+            Mode::DryRun => format!("{place}, dry run"),
+            Mode::Signal => format!("{place}, signal"),
+        };
+        let value = gate.value.as_deref().unwrap_or("-");
+        [(&gate.name).into(), place.into(), Cell::new(ink, verdict), value.into(), (&gate.message).into()]
+    };
+    lines(paint, &gates.iter().map(row).collect::<Vec<[Cell; 5]>>())
+}
+
+fn revisions(revisions: &[RevisionStatus], now: Timestamp, paint: Paint) -> Vec<String> {
+    let row = |revision: &RevisionStatus| {
+        let ink = match revision.role {
+            Role::Stable => Ink::Green,
+            Role::Canary => Ink::Cyan,
+            Role::Draining => Ink::Yellow,
+            Role::Retired => Ink::Dim,
+        };
+        let mut notes = Vec::new();
+        if revision.aborted {
+            notes.push("aborted".to_owned());
+        }
+        if let Some(at) = &revision.retired_at {
+            notes.push(format!("no new calls for {}", span(now.duration_since(at.0))));
+        }
+        [
+            format!("{}", revision.number).into(),
+            (&revision.hash).into(),
+            Cell::new(ink, format!("{:?}", revision.role)),
+            format!("{}/{} ready", revision.ready, revision.replicas).into(),
+            notes.join(", ").into(),
+        ]
+    };
+    lines(paint, &revisions.iter().map(row).collect::<Vec<[Cell; 5]>>())
+}
+
+fn decisions(decisions: &[DecisionRecord], paint: Paint) -> Vec<String> {
+    let row = |record: &DecisionRecord| {
+        let mut why = record.reason.clone();
+        if !record.values.is_empty() {
+            why.push_str(&format!(" [{}]", record.values.join(", ")));
+        }
+        if let Some(by) = &record.by {
+            why.push_str(&format!(" (by {by})"));
+        }
+        [Cell::new(Ink::Dim, clock(record.at.0)), (&record.step).into(), (&record.decision).into(), why.into()]
+    };
+    let newest = &decisions[decisions.len().saturating_sub(DECISIONS)..];
+    lines(paint, &newest.iter().map(row).collect::<Vec<[Cell; 4]>>())
+}
+
+/// A time of day in UTC with its date, as it stands in the resource.
+fn clock(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+fn relative(at: Timestamp, now: Timestamp) -> String {
+    let left = at.duration_since(now);
+    if left > SignedDuration::ZERO { format!("in {}", span(left)) } else { format!("{} ago", span(-left)) }
+}
+
+/// A length of time in its two largest units: `1h30m`, `2m5s`, `4s`. Negative ones are clocks that differ: `0s`.
+fn span(length: SignedDuration) -> String {
+    let s = length.as_secs().max(0);
+    let pair = |large: i64, a: &str, small: i64, b: &str| if small == 0 { format!("{large}{a}") } else { format!("{large}{a}{small}{b}") };
+    match s {
+        0..60 => format!("{s}s"),
+        60..3600 => pair(s / 60, "m", s % 60, "s"),
+        3600..86_400 => pair(s / 3600, "h", s % 3600 / 60, "m"),
+        _ => pair(s / 86_400, "d", s % 86_400 / 3600, "h"),
+    }
+}

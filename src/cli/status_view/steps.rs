@@ -1,0 +1,78 @@
+//! The list of steps, with a mark at each: passed, current, where it was aborted.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::super::table::{Cell, Ink, Paint, lines};
+use super::span;
+use crate::api::rollout::{Analysis, CanaryScale, Step, VoiceRolloutSpec};
+use crate::api::status::VoiceRolloutStatus;
+
+/// Weights when the spec has no steps.
+const DEFAULT_WEIGHTS: [i32; 4] = [5, 25, 50, 100];
+
+/// One line a step.
+pub fn view(spec: &VoiceRolloutSpec, status: &VoiceRolloutStatus, now: Timestamp, paint: Paint) -> Vec<String> {
+    let aborted = status.abort.as_ref().and_then(|abort| one_based(&abort.step));
+    let current = aborted.or_else(|| usize::try_from(status.current_step?).ok());
+    let since = status.step.started_at.as_ref().filter(|_| aborted.is_none());
+    let row = |(at, text): (usize, String)| {
+        let (mark, ink) = match current {
+            Some(current) if at < current => ("✓", Ink::Green),
+            Some(current) if at == current && aborted.is_some() => ("✗", Ink::Red),
+            Some(current) if at == current => ("▶", Ink::Cyan),
+            _ => ("·", Ink::Dim),
+        };
+        let time = since.filter(|_| current == Some(at)).map(|since| span(now.duration_since(since.0))).unwrap_or_default();
+        let text_ink = if ink == Ink::Green { Ink::Plain } else { ink };
+        [Cell::new(ink, mark), format!("{}", at + 1).into(), Cell::new(text_ink, text), time.into()]
+    };
+    lines(paint, &texts(spec).into_iter().enumerate().map(row).collect::<Vec<[Cell; 4]>>())
+}
+
+/// The index that a display such as `3/10` stands for.
+fn one_based(display: &str) -> Option<usize> {
+    display.split('/').next()?.parse::<usize>().ok()?.checked_sub(1)
+}
+
+fn texts(spec: &VoiceRolloutSpec) -> Vec<String> {
+    match &spec.steps {
+        Some(steps) => steps.iter().map(text).collect(),
+        None => {
+            DEFAULT_WEIGHTS.iter().flat_map(|weight| [format!("setWeight {weight}"), "analysis in the background passes".into()]).collect()
+        }
+    }
+}
+
+fn text(step: &Step) -> String {
+    let weight = step.set_weight.map(|weight| format!("setWeight {weight}"));
+    let pause = step.pause.as_ref().map(|pause| match pause.duration {
+        Some(duration) => {
+            let length = SignedDuration::try_from(crate::api::common::std_duration(duration)).unwrap_or(SignedDuration::MAX);
+            format!("pause {}", span(length))
+        }
+        None => "pause until promoted".into(),
+    });
+    let analysis = step.analysis.as_ref().map(analysis);
+    let scale = step.set_canary_scale.as_ref().map(scale);
+    weight.or(pause).or(analysis).or(scale).unwrap_or_default()
+}
+
+fn analysis(analysis: &Analysis) -> String {
+    let templates = analysis.templates.iter().map(|template| template.name.as_str());
+    let names: Vec<_> = templates.chain(analysis.gates.iter().map(|gate| gate.name.as_str())).collect();
+    let required = analysis.require.join(", ");
+    match (names.is_empty(), required.is_empty()) {
+        (false, true) => format!("analysis {}", names.join(", ")),
+        (true, _) => format!("analysis requires {required}"),
+        (false, false) => format!("analysis {}, requires {required}", names.join(", ")),
+    }
+}
+
+fn scale(scale: &CanaryScale) -> String {
+    match (scale.replicas, scale.weight) {
+        (Some(1), _) => "setCanaryScale 1 pod".into(),
+        (Some(replicas), _) => format!("setCanaryScale {replicas} pods"),
+        (_, Some(weight)) => format!("setCanaryScale {weight} %"),
+        _ => "setCanaryScale as the traffic weight".into(),
+    }
+}

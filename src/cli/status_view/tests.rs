@@ -1,0 +1,129 @@
+use serde_json::json;
+
+use super::*;
+
+fn now() -> Timestamp {
+    "2026-03-01T12:10:00Z".parse().unwrap()
+}
+
+/// The rollout of `examples/voice-agent.yaml` with this status.
+fn rollout(status: serde_json::Value) -> VoiceRollout {
+    let text = include_str!("../../../examples/voice-agent.yaml");
+    let first = serde_yaml::Deserializer::from_str(text).next().unwrap();
+    let mut object: serde_json::Value = serde::Deserialize::deserialize(first).unwrap();
+    object["metadata"]["namespace"] = json!("voice");
+    object["metadata"]["generation"] = json!(4);
+    object["status"] = status;
+    serde_json::from_value(object).unwrap()
+}
+
+fn shown(rollout: &VoiceRollout) -> String {
+    render(rollout, now(), Paint::default())
+}
+
+#[test]
+fn a_release_on_its_way() {
+    let view = shown(&rollout(json!({
+        "observedGeneration": 4, "phase": "Progressing", "attempt": 1, "currentStep": 2, "stepDisplay": "3/10",
+        "message": "analysis voice-canary runs", "waitingFor": "gate p95-first-token: data since the weight change, 2m20s of 5m15s",
+        "stableRevision": "5b7c9d", "canaryRevision": "6d5f8c", "weights": {"desired": 5, "applied": 5},
+        "step": {"startedAt": "2026-03-01T12:07:40Z"},
+        "nextAction": {"what": "first measurement of p95-first-token", "at": "2026-03-01T12:12:55Z"},
+        "gates": [
+            {"name": "eval-pass-rate", "kind": "Step", "verdict": "Pass", "value": "0.95", "message": "0.95 >= 0.92"},
+            {"name": "p95-first-token", "kind": "Step", "message": "waits for its window"},
+            {"name": "tool-calls", "kind": "Background", "mode": "dryRun", "verdict": "Inconclusive", "message": "12 calls"},
+        ],
+        "revisions": [
+            {"hash": "6d5f8c", "number": 7, "role": "Canary", "replicas": 1, "ready": 1},
+            {"hash": "5b7c9d", "number": 6, "role": "Stable", "replicas": 10, "ready": 10},
+            {"hash": "aa01", "number": 5, "role": "Draining", "replicas": 2, "ready": 2, "retiredAt": "2026-03-01T11:40:00Z"},
+        ],
+        "decisions": [
+            {"at": "2026-03-01T12:02:00Z", "revision": "6d5f8c", "decision": "NewRevision", "reason": "revision 7 is released"},
+            {"at": "2026-03-01T12:07:40Z", "revision": "6d5f8c", "step": "2/10", "decision": "StepCompleted", "reason": "5m have passed"},
+        ],
+    })));
+    insta::assert_snapshot!(view);
+}
+
+#[test]
+fn a_release_that_a_gate_stopped() {
+    let view = shown(&rollout(json!({
+        "observedGeneration": 4, "phase": "Degraded", "attempt": 2, "currentStep": 5, "stepDisplay": "6/10",
+        "message": "aborted: p95-first-token: 912 breaks result[0] <= 800", "waitingFor": "p95-first-token failed on 912",
+        "stableRevision": "5b7c9d", "canaryRevision": "6d5f8c", "weights": {"desired": 0, "applied": 0},
+        "step": {"startedAt": "2026-03-01T12:00:00Z"},
+        "abort": {"revision": "6d5f8c", "at": "2026-03-01T12:05:30Z", "step": "6/10", "weight": 25, "gate": "p95-first-token",
+                  "reason": "gate p95-first-token: 912 breaks result[0] <= 800"},
+        "gates": [{"name": "p95-first-token", "kind": "Step", "verdict": "Fail", "consequence": "Abort", "value": "912", "message": "912 breaks result[0] <= 800"}],
+        "revisions": [{"hash": "6d5f8c", "number": 7, "role": "Draining", "replicas": 3, "ready": 3, "aborted": true, "retiredAt": "2026-03-01T12:05:30Z"}],
+        "decisions": [{"at": "2026-03-01T12:05:30Z", "step": "6/10", "decision": "Aborted", "reason": "gate p95-first-token failed",
+                       "values": ["p95-first-token=912 (Fail)", "eval-pass-rate=0.95 (Pass)"]}],
+    })));
+    insta::assert_snapshot!(view);
+}
+
+#[test]
+fn a_release_that_waits_for_a_person() {
+    let view = shown(&rollout(json!({
+        "observedGeneration": 3, "phase": "Paused", "attempt": 1, "currentStep": 7, "stepDisplay": "8/10", "userPaused": true,
+        "stableRevision": "5b7c9d", "canaryRevision": "6d5f8c", "weights": {"desired": 50, "applied": 25},
+        "decisions": [{"at": "2026-03-01T12:05:30Z", "step": "8/10", "decision": "Paused", "reason": "lunch", "by": "jane"}],
+        "conditions": [
+            {"type": "RoutesInSync", "status": "False", "reason": "ForeignEdit", "lastTransitionTime": "2026-03-01T12:00:00Z",
+             "message": "VirtualService voice-vs said 40 %, wanted 50 %"},
+            {"type": "InvalidSpec", "status": "True", "reason": "Errors", "lastTransitionTime": "2026-03-01T12:00:00Z",
+             "message": "spec.steps[1].pause: too short\nspec.replicas: too many"},
+            {"type": "Healthy", "status": "False", "reason": "Releasing", "message": "not shown", "lastTransitionTime": "2026-03-01T12:00:00Z"},
+        ],
+    })));
+    insta::assert_snapshot!(view);
+}
+
+#[test]
+fn nothing_under_way() {
+    let view = shown(&rollout(json!({
+        "observedGeneration": 4, "phase": "Healthy", "attempt": 1, "currentStep": 10, "stepDisplay": "10/10",
+        "stableRevision": "6d5f8c", "canaryRevision": "6d5f8c",
+    })));
+    insta::assert_snapshot!(view);
+}
+
+#[test]
+fn not_looked_at_yet() {
+    let mut rollout = rollout(json!({}));
+    rollout.status = None;
+    assert_eq!(shown(&rollout), "voice-agent  namespace voice\nThe operator has not looked at it yet.\n");
+}
+
+#[test]
+fn every_kind_of_step_says_what_it_does() {
+    let mut rollout = rollout(json!({"currentStep": 1, "observedGeneration": 4}));
+    let steps = json!([
+        {"setWeight": 0}, {"setCanaryScale": {"replicas": 1}}, {"setCanaryScale": {"weight": 20}},
+        {"setCanaryScale": {"matchTrafficWeight": true}}, {"pause": {}}, {"pause": {"duration": "1h30m"}},
+        {"analysis": {"templates": [{"name": "t"}], "require": ["a", "b"]}}, {"analysis": {"require": ["a"]}},
+    ]);
+    rollout.spec.steps = serde_json::from_value(steps).unwrap();
+    let view = steps::view(&rollout.spec, rollout.status.as_ref().unwrap(), now(), Paint::default()).join("\n");
+    insta::assert_snapshot!(view);
+    rollout.spec.steps = None;
+    let view = steps::view(&rollout.spec, rollout.status.as_ref().unwrap(), now(), Paint::default()).join("\n");
+    insta::assert_snapshot!(view);
+}
+
+#[test]
+fn what_a_provider_says_cannot_move_the_cursor() {
+    let shown = shown(&rollout(json!({
+        "message": "\u{1b}[2Jall is well",
+        "gates": [{"name": "judge", "kind": "Step", "message": "PASS\r\n\u{1b}]0;title\u{7}"}],
+    })));
+    assert!(!shown.contains('\u{1b}') && !shown.contains('\r') && !shown.contains('\u{7}'), "{shown:?}");
+}
+
+#[test]
+fn spans_have_two_units_at_most() {
+    let spans = [-5, 0, 59, 60, 61, 3600, 5400, 86_399, 86_400, 93_600].map(|s| span(SignedDuration::from_secs(s)));
+    assert_eq!(spans, ["0s", "0s", "59s", "1m", "1m1s", "1h", "1h30m", "23h59m", "1d", "1d2h"]);
+}

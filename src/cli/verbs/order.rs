@@ -1,0 +1,118 @@
+//! Commands of a person: create a VoiceRolloutAction, and wait for what the operator makes of it.
+
+use std::io::Write;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
+use kube::api::{ObjectMeta, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
+
+use super::{Action, Session, request, say};
+use crate::api::action::{ActionState, VoiceRolloutAction, VoiceRolloutActionSpec, VoiceRolloutActionStatus};
+use crate::cli::error::CliError;
+
+impl Session {
+    /// Creates the command, bound to the revision that is there now, and waits for the operator's answer.
+    ///
+    /// # Errors
+    /// No such rollout, a command that the operator or the API server refuses, or no answer within `timeout`.
+    pub async fn order(
+        &self,
+        name: &str,
+        verb: Action,
+        reason: Option<String>,
+        timeout: Duration,
+        out: &mut impl Write,
+    ) -> Result<(), CliError> {
+        let rollout = self.find(name).await?;
+        let revision = rollout.status.and_then(|status| status.canary_revision);
+        let revision = revision.ok_or_else(|| CliError::NotObserved { name: name.into() })?;
+        let requested_by = Some(self.user_name().await?);
+        let spec = VoiceRolloutActionSpec { rollout: name.into(), revision: revision.clone(), verb, reason, requested_by };
+        let action = self.create(spec).await?;
+        let answer = self.answer(&action, timeout).await?;
+        if answer.state == Some(ActionState::Refused) {
+            return Err(CliError::Refused { verb: word(verb).into(), name: name.into(), message: answer.message });
+        }
+        let message = if answer.message.is_empty() { String::new() } else { format!(": {}", answer.message) };
+        say(out, &format!("{} {name}: applied to revision {revision}{message}\n", word(verb)))?;
+        say(out, &format!("watch it: {} status {name} -n {} --watch\n", self.program, self.namespace))
+    }
+
+    /// The person's name, as the API server knows it.
+    async fn user_name(&self) -> Result<String, CliError> {
+        let what = "ask the API server who you are (SelfSubjectReview)";
+        let api: Api<SelfSubjectReview> = Api::all(self.client.clone());
+        let review = request(what, async { api.create(&PostParams::default(), &SelfSubjectReview::default()).await }).await?;
+        let name = review.status.and_then(|status| status.user_info).and_then(|user| user.username);
+        name.ok_or_else(|| CliError::Api { what: what.into(), message: "it did not say".into() })
+    }
+
+    fn actions(&self) -> Api<VoiceRolloutAction> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    async fn create(&self, spec: VoiceRolloutActionSpec) -> Result<VoiceRolloutAction, CliError> {
+        let what = format!("{} {}: create the VoiceRolloutAction", word(spec.verb), spec.rollout);
+        let prefix = format!("{}-{}-", spec.rollout, word(spec.verb).replace(" --", "-"));
+        let metadata = ObjectMeta { generate_name: Some(prefix), namespace: Some(self.namespace.clone()), ..Default::default() };
+        let action = VoiceRolloutAction { metadata, spec, status: None };
+        let (api, params) = (self.actions(), PostParams::default());
+        request(what, async { api.create(&params, &action).await }).await
+    }
+
+    async fn answer(&self, action: &VoiceRolloutAction, timeout: Duration) -> Result<VoiceRolloutActionStatus, CliError> {
+        let name = action.name_any();
+        let changes = watcher::watch_object(self.actions(), &name).default_backoff();
+        let unknown = |why: &str| CliError::Unknown {
+            what: format!("VoiceRolloutAction {name} is created, but {why}"),
+            hint: format!("see kubectl get voicerolloutaction {name} -n {}", self.namespace),
+        };
+        match tokio::time::timeout(timeout, first_answer(changes)).await {
+            Ok(Ok(status)) => Ok(status),
+            Ok(Err(why)) => Err(unknown(&why)),
+            Err(_) => Err(unknown(&format!("the operator has not answered within {timeout:?} (is it running?)"))),
+        }
+    }
+}
+
+/// Waits until the object has a state; says why that will not come.
+async fn first_answer(
+    changes: impl Stream<Item = watcher::Result<Option<VoiceRolloutAction>>>,
+) -> Result<VoiceRolloutActionStatus, String> {
+    let mut changes = std::pin::pin!(changes);
+    while let Some(change) = changes.next().await {
+        match change {
+            Ok(Some(VoiceRolloutAction { status: Some(status), .. })) if status.state.is_some() => return Ok(status),
+            Ok(Some(_)) => {}
+            Ok(None) => return Err("it is gone".into()),
+            Err(error) if is_forbidden(&error) => return Err("you may not watch it".into()),
+            // The watch is started again by itself.
+            Err(_) => {}
+        }
+    }
+    Err("its watch ended".into())
+}
+
+fn is_forbidden(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => {
+            status.is_forbidden()
+        }
+        _ => false,
+    }
+}
+
+/// The command as it is typed.
+fn word(verb: Action) -> &'static str {
+    match verb {
+        Action::Promote => "promote",
+        Action::PromoteFull => "promote --full",
+        Action::Abort => "abort",
+        Action::Retry => "retry",
+        Action::Pause => "pause",
+        Action::Resume => "resume",
+    }
+}

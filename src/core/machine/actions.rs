@@ -1,0 +1,157 @@
+//! What people ask for: promote, abort, retry, pause, resume.
+
+use super::Machine;
+use crate::api::action::Verb;
+use crate::api::status::{Grounds, HandledAction, Promotion, PromotionStage};
+use crate::core::intent::Intent;
+use crate::core::observe::ActionSeen;
+use crate::core::plan::PlanStep;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+impl Machine<'_> {
+    /// Carries out commands, oldest first. Each is remembered by UID until it is marked, so that a crash between the
+    /// two does not carry it out twice.
+    pub(super) fn obey_actions(&mut self) {
+        let seen = self.seen;
+        self.s.handled_actions.retain(|h| seen.actions.iter().any(|a| a.uid == h.uid));
+        for action in &seen.actions {
+            if !self.s.handled_actions.iter().any(|h| h.uid == action.uid) {
+                let outcome = self.obey(action);
+                let (applied, message) = match outcome {
+                    Ok(message) => (true, message),
+                    Err(message) => (false, message),
+                };
+                self.s.handled_actions.push(HandledAction { uid: action.uid.clone(), applied, message });
+            }
+            if let Some(handled) = self.s.handled_actions.iter().find(|h| h.uid == action.uid) {
+                let (applied, message) = (handled.applied, handled.message.clone());
+                self.intents.push(Intent::MarkAction { name: action.name.clone(), applied, message });
+            }
+        }
+    }
+
+    fn obey(&mut self, action: &ActionSeen) -> Result<String, String> {
+        if self.s.canary_revision.as_ref() != Some(&action.revision) {
+            return Err(format!("revision {} is not the newest one any more: it is {}", action.revision, self.canary()));
+        }
+        let by = Some(action.by.clone().unwrap_or_else(|| "unverified".into()));
+        let why = action.reason.clone().map(|r| format!(": {r}")).unwrap_or_default();
+        match action.verb {
+            Verb::Promote => self.promote(by, &why),
+            Verb::PromoteFull => self.promote_full(by, &why),
+            Verb::Abort => self.abort_by_hand(by, &why),
+            Verb::Retry => self.retry(by, &why),
+            Verb::Pause => {
+                if self.s.user_paused {
+                    return Err("it is paused already".into());
+                }
+                self.s.user_paused = true;
+                self.record("PausedByUser", format!("steps stand still until resume{why}"), by, false);
+                Ok("steps stand still until resume; gates go on and may abort".into())
+            }
+            Verb::Resume => {
+                if !self.s.user_paused {
+                    let hint = if self.plan.paused { "spec.paused is set: take it out of the manifest" } else { "it is not paused" };
+                    return Err(hint.into());
+                }
+                self.s.user_paused = false;
+                self.record("Resumed", format!("steps go on{why}"), by, false);
+                Ok("steps go on".into())
+            }
+        }
+    }
+
+    fn no_release(&self) -> String {
+        match &self.s.abort {
+            Some(abort) => format!("revision {} was aborted ({}): use retry, or apply another version", abort.revision, abort.reason),
+            None => "no release is under way".into(),
+        }
+    }
+
+    fn promote(&mut self, by: Option<String>, why: &str) -> Result<String, String> {
+        if !self.in_steps() {
+            return Err(match &self.s.promotion {
+                Some(_) => "every step has passed; the roles are changing".into(),
+                None => self.no_release(),
+            });
+        }
+        if self.plan.paused || self.s.user_paused {
+            return Err("it is paused: resume it first (or take spec.paused out of the manifest)".into());
+        }
+        let holds = self.holds();
+        if let Some((gate, message, _)) = holds.iter().find(|(_, _, may)| !may) {
+            return Err(format!(
+                "gate {gate} failed ({message}): promote does not override a failed gate; abort, or retry with fresh evidence"
+            ));
+        }
+        let step = self.step_text();
+        let index = self.step_index();
+        if !holds.is_empty() {
+            let names: Vec<String> = holds.iter().map(|(n, _, _)| n.clone()).collect();
+            let detail: Vec<String> = holds.iter().map(|(n, m, _)| format!("{n} ({m})")).collect();
+            self.s.step.overridden.extend(names);
+            self.s.step.promoted = matches!(self.plan.steps.get(index), Some(PlanStep::Analysis { .. } | PlanStep::Pause(_)) | None);
+            self.record("Overridden", format!("step {step} goes on without {}{why}", detail.join(", ")), by, true);
+            return Ok(format!("step {step} goes on without {}", detail.join(", ")));
+        }
+        match self.plan.steps.get(index) {
+            Some(PlanStep::Pause(_)) => {
+                self.s.step.promoted = true;
+                self.record("Promoted", format!("the pause of step {step} was ended{why}"), by, false);
+                Ok(format!("the pause of step {step} was ended"))
+            }
+            _ => Err(format!("step {step} is not a pause: it waits for {}; promote --full skips everything", self.waiting_hint())),
+        }
+    }
+
+    fn waiting_hint(&self) -> String {
+        if self.old.waiting_for.is_empty() { "its pods and weights".into() } else { self.old.waiting_for.clone() }
+    }
+
+    fn promote_full(&mut self, by: Option<String>, why: &str) -> Result<String, String> {
+        if !self.in_steps() {
+            return Err(match &self.s.promotion {
+                Some(_) => "the roles are changing already".into(),
+                None => self.no_release(),
+            });
+        }
+        if let Some(blocked) = self.blocked() {
+            return Err(blocked);
+        }
+        let reason = format!("every remaining step and analysis is skipped, from step {}{why}", self.step_text());
+        self.record("PromotedFull", reason, by, true);
+        self.s.promotion = Some(Promotion {
+            revision: self.canary().into(),
+            grounds: Grounds::PromotedFull,
+            stage: PromotionStage::FullWeight,
+            since: Time(self.now()),
+            ready_since: None,
+        });
+        Ok("going to 100 % without the remaining steps".into())
+    }
+
+    fn abort_by_hand(&mut self, by: Option<String>, why: &str) -> Result<String, String> {
+        if !self.in_release() || self.s.abort.is_some() {
+            return Err(self.no_release());
+        }
+        if self.s.promotion.as_ref().is_some_and(|p| p.stage == PromotionStage::ReturnWeights) {
+            return Err("the new revision is stable already: apply the old version again".into());
+        }
+        self.abort(None, format!("aborted by hand{why}"), by);
+        Ok("new calls go back to stable".into())
+    }
+
+    fn retry(&mut self, by: Option<String>, why: &str) -> Result<String, String> {
+        if self.s.abort.is_none() {
+            return Err("nothing was aborted".into());
+        }
+        self.s.abort = None;
+        self.s.attempt += 1;
+        self.s.runs.clear();
+        self.s.gates.clear();
+        self.reset_steps();
+        let attempt = self.s.attempt;
+        self.record("Retried", format!("attempt {attempt} starts at the first step, with fresh evidence{why}"), by, false);
+        Ok(format!("attempt {attempt} starts at the first step"))
+    }
+}

@@ -1,0 +1,198 @@
+//! Steps: when one is done, and what it waits for otherwise.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{Machine, Waiting, after};
+use crate::api::rollout::OnDeadline;
+use crate::api::status::{Grounds, Promotion, PromotionStage, StepState};
+use crate::core::intent::Intent;
+use crate::core::plan::PlanStep;
+
+impl Machine<'_> {
+    /// Goes through every step that is done.
+    pub(super) fn advance(&mut self) {
+        if self.blocked().is_some() {
+            return;
+        }
+        self.note_traffic();
+        if self.s.promotion.is_some() {
+            self.advance_promotion();
+            return;
+        }
+        while self.in_steps() && self.advance_once() {}
+    }
+
+    fn advance_once(&mut self) -> bool {
+        if self.held() {
+            return false;
+        }
+        let index = self.step_index();
+        let Some(step) = self.plan.steps.get(index).cloned() else {
+            return self.finish_steps();
+        };
+        if !self.step_done(index, &step) {
+            return false;
+        }
+        self.next_step(index);
+        true
+    }
+
+    fn next_step(&mut self, index: usize) {
+        let now = Time(self.now());
+        let kept = self.s.step.clone();
+        let same_weight = self.plan.weight_at(index) == self.plan.weight_at(index + 1);
+        self.s.current_step = i32::try_from(index + 1).ok();
+        self.s.step = StepState {
+            started_at: Some(now.clone()),
+            progress_at: Some(now),
+            weight_since: kept.weight_since.filter(|_| same_weight),
+            traffic_since: kept.traffic_since,
+            endpoints_since: kept.endpoints_since,
+            overridden: Vec::new(),
+            promoted: false,
+        };
+    }
+
+    /// The release stands still whatever the step says.
+    fn held(&mut self) -> bool {
+        if self.plan.paused || self.s.user_paused {
+            let by = if self.plan.paused { "spec.paused" } else { "a person" };
+            self.hold(format!("paused by {by}: resume to go on"));
+            self.waiting.frozen = true;
+            return true;
+        }
+        if let Some((gate, message, may_override)) = self.holds().into_iter().next() {
+            let way = if may_override { "waits for it to recover, or promote, or abort" } else { "abort or retry" };
+            self.hold(format!("{gate}: {message} ({way})"));
+            self.waiting.frozen = true;
+            return true;
+        }
+        false
+    }
+
+    fn hold(&mut self, what: String) {
+        if self.waiting.what.is_empty() {
+            self.waiting = Waiting { what, held: true, ..Waiting::default() };
+        }
+    }
+
+    fn step_done(&mut self, index: usize, step: &PlanStep) -> bool {
+        match step {
+            PlanStep::SetWeight(weight) => self.weight_done(*weight, index),
+            PlanStep::CanaryScale(_) => self.scale_done(index),
+            PlanStep::Pause(duration) => self.pause_done(*duration),
+            PlanStep::Analysis { run, require } => self.analysis_done(run.is_some(), require),
+        }
+    }
+
+    fn weight_done(&mut self, weight: i32, index: usize) -> bool {
+        let need = self.plan.canary_pods_at(index, weight);
+        let enough = weight == 0 || self.available(self.canary(), need);
+        let observed = self.s.weights.desired == weight && self.s.step.weight_since.is_some();
+        if observed && enough && self.canary_arm_set() {
+            return true;
+        }
+        // What exactly is missing is said where the weight is steered.
+        false
+    }
+
+    fn scale_done(&mut self, index: usize) -> bool {
+        let need = self.plan.canary_pods_at(index, self.plan.weight_at(index));
+        let canary = self.canary().to_string();
+        let ready = self.available(&canary, need) && (need == 0 || self.canary_serves(need));
+        if !ready {
+            let have = self.seen.replica_set(&canary).map_or(0, |r| r.available);
+            self.wait(format!("canary pods: {have} of {need} available"), true);
+        }
+        ready
+    }
+
+    fn pause_done(&mut self, duration: Option<std::time::Duration>) -> bool {
+        if self.s.step.promoted {
+            return true;
+        }
+        let Some(duration) = duration else {
+            self.hold(format!("step {}: paused until promote", self.step_text()));
+            return false;
+        };
+        let Some(started) = self.s.step.started_at.clone() else { return false };
+        let end = after(&started, duration);
+        if self.due(end) {
+            return true;
+        }
+        if self.waiting.what.is_empty() {
+            let what = format!("pause until {}", clock_text(end));
+            self.waiting = Waiting { what, next: Some((end, "the pause ends".into())), ..Waiting::default() };
+        }
+        false
+    }
+
+    fn analysis_done(&mut self, runs: bool, require: &[String]) -> bool {
+        if self.s.step.promoted {
+            return true;
+        }
+        if runs && !self.step_run_passed() {
+            let undecided =
+                self.s.gates.iter().find(|g| g.kind == crate::api::run::RunKind::Step && g.verdict != Some(crate::api::run::Verdict::Pass));
+            let what = match undecided {
+                Some(g) if g.message.is_empty() => format!("{}: no measurement yet", g.name),
+                Some(g) => format!("{}: {}", g.name, g.message),
+                None => "analysis starts".to_string(),
+            };
+            self.wait(what, false);
+            return false;
+        }
+        if let Some((gate, message)) = self.unmet(require) {
+            self.wait(format!("{gate}: {message}"), false);
+            return false;
+        }
+        true
+    }
+
+    /// After the last step: no background gate may be without evidence.
+    fn finish_steps(&mut self) -> bool {
+        let required = self.plan.background_required.clone();
+        if !self.s.step.promoted
+            && let Some((gate, message)) = self.unmet(&required)
+        {
+            self.wait(format!("{gate}: {message}"), false);
+            return false;
+        }
+        let reason = format!("all {} steps passed", self.plan.steps.len());
+        self.record("StepsPassed", reason, None, false);
+        self.s.promotion = Some(Promotion {
+            revision: self.canary().into(),
+            grounds: Grounds::StepsPassed,
+            stage: PromotionStage::FullWeight,
+            since: Time(self.now()),
+            ready_since: None,
+        });
+        self.advance_promotion();
+        false
+    }
+
+    /// Pods, weights or Services that do not come within `progressDeadline`.
+    pub(super) fn heed_deadline(&mut self) {
+        let Some(progress) = self.s.step.progress_at.clone() else { return };
+        let stuck = self.waiting.timed && self.in_release() && self.s.abort.is_none() && self.blocked().is_none();
+        let switching = self.s.promotion.as_ref().is_some_and(|p| p.stage == PromotionStage::ReturnWeights);
+        if !stuck || switching || self.plan.on_deadline != OnDeadline::Abort {
+            return;
+        }
+        if self.now() >= after(&progress, self.plan.progress_deadline) {
+            let reason = format!("no progress for {} s, waiting for {}", self.plan.progress_deadline.as_secs(), self.waiting.what);
+            self.intents.retain(|i| !matches!(i, Intent::SetWeights { .. } | Intent::PointArm { .. } | Intent::CreateRun { .. }));
+            self.abort(None, reason, None);
+            self.waiting = Waiting::default();
+            self.steer_traffic();
+        }
+    }
+}
+
+/// Start of `nextAction.what` while the deadline runs.
+pub(super) const DEADLINE_PREFIX: &str = "progressDeadline";
+
+/// A time as people read it, to the second.
+pub(super) fn clock_text(at: jiff::Timestamp) -> String {
+    jiff::Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
+}

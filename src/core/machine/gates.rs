@@ -1,0 +1,122 @@
+//! What the gates say: summaries for people, aborts, and holds.
+
+use super::Machine;
+use crate::api::analysis::Mode;
+use crate::api::run::{Consequence, GateStatus, RunKind, RunPhase, Verdict};
+use crate::api::status::{GateSummary, Grounds, RunRecord};
+use crate::core::observe::RunSeen;
+
+/// Gate values as the decision record keeps them, `p95-first-token=812 (Fail)`.
+pub fn values_of(gates: &[GateSummary]) -> Vec<String> {
+    let line = |g: &GateSummary| {
+        let verdict = g.verdict.map_or("undecided".to_string(), |v| format!("{v:?}"));
+        format!("{}={} ({verdict})", g.name, g.value.as_deref().unwrap_or("none"))
+    };
+    gates.iter().map(line).collect()
+}
+
+impl Machine<'_> {
+    /// The run that a record asked for; one with another spec does not count.
+    pub(super) fn run_of(&self, record: &RunRecord) -> Option<&RunSeen> {
+        self.seen.runs.iter().find(|r| r.name == record.name && r.spec_hash == record.spec_hash)
+    }
+
+    /// Records of the runs that count now: the background, and the current step's.
+    pub(super) fn active_records(&self) -> Vec<RunRecord> {
+        let step = self.s.current_step;
+        let counts = |r: &&RunRecord| r.kind == RunKind::Background || r.step == step;
+        self.s.runs.iter().filter(counts).cloned().collect()
+    }
+
+    fn active_gates(&self) -> Vec<(RunKind, GateStatus)> {
+        let mut all = Vec::new();
+        for record in self.active_records() {
+            if let Some(run) = self.run_of(&record) {
+                all.extend(run.gates.iter().map(|g| (record.kind, g.clone())));
+            }
+        }
+        all
+    }
+
+    /// Copies the latest values of the active runs into the status. After an abort they stay as they were then.
+    pub(super) fn note_gates(&mut self) {
+        if self.s.abort.is_some() {
+            return;
+        }
+        let summary = |(kind, g): (RunKind, GateStatus)| GateSummary {
+            name: g.name,
+            kind,
+            mode: g.mode,
+            verdict: g.verdict.or(g.passing.then_some(Verdict::Pass)),
+            consequence: g.consequence,
+            value: g.value,
+            message: g.message,
+        };
+        let gates: Vec<GateSummary> = self.active_gates().into_iter().map(summary).collect();
+        if !gates.is_empty() || self.s.runs.is_empty() {
+            self.s.gates = gates;
+        }
+    }
+
+    /// A failed gate takes the canary out of traffic.
+    pub(super) fn heed_gates(&mut self) {
+        let by_person = self.s.promotion.as_ref().is_some_and(|p| p.grounds == Grounds::PromotedFull);
+        if !self.in_release() || self.s.abort.is_some() || by_person {
+            return;
+        }
+        let failed = self.active_gates().into_iter().find(|(_, g)| g.mode != Mode::DryRun && g.consequence == Some(Consequence::Abort));
+        if let Some((_, gate)) = failed {
+            let weight = self.seen.applied_weight();
+            let step = self.step_text();
+            let place = if step.is_empty() { String::new() } else { format!(" at step {step}, weight {weight}") };
+            let reason = format!("gate {} failed{place}: {}", gate.name, gate.message);
+            self.abort(Some(gate.name), reason, None);
+        }
+    }
+
+    /// Gates that hold the release where it is: (name, message, whether a person may override it).
+    pub(super) fn holds(&self) -> Vec<(String, String, bool)> {
+        let holds =
+            |g: &GateStatus| g.mode != Mode::DryRun && (g.consequence == Some(Consequence::Pause) || g.verdict == Some(Verdict::Fail));
+        let open = |(_, g): (RunKind, GateStatus)| {
+            let fail = g.verdict == Some(Verdict::Fail);
+            let overridden = !fail && self.s.step.overridden.contains(&g.name);
+            (!overridden).then(|| (g.name.clone(), g.message.clone(), !fail))
+        };
+        self.active_gates().into_iter().filter(|(_, g)| holds(g)).filter_map(open).collect()
+    }
+
+    /// The step's own run has passed: the run says so, and every enforcing gate has a measurement that passed.
+    pub(super) fn step_run_passed(&self) -> bool {
+        let step = self.s.current_step;
+        let record = self.s.runs.iter().find(|r| r.kind == RunKind::Step && r.step == step);
+        record.and_then(|r| self.run_of(r)).is_some_and(|run| {
+            run.phase == RunPhase::Pass
+                && run.gates.iter().any(|g| g.mode == Mode::Enforce)
+                && run.gates.iter().filter(|g| g.mode == Mode::Enforce).all(|g| g.verdict == Some(Verdict::Pass) && g.counts.pass > 0)
+        })
+    }
+
+    /// The first of `names` that has not passed on data newer than the last weight change, and what it says.
+    pub(super) fn unmet(&self, names: &[String]) -> Option<(String, String)> {
+        let record = self.s.runs.iter().find(|r| r.kind == RunKind::Background);
+        let run = record.and_then(|r| self.run_of(r));
+        let since = self.s.step.weight_since.as_ref().map(|t| t.0);
+        for name in names.iter().filter(|n| !self.s.step.overridden.contains(n)) {
+            let Some(gate) = run.and_then(|r| r.gates.iter().find(|g| &g.name == name)) else {
+                return Some((name.clone(), "no measurement yet".into()));
+            };
+            let settle = self.plan.settle.get(name).copied().unwrap_or_default();
+            let fresh = match (gate.last_pass_at.as_ref(), since) {
+                (Some(pass), Some(since)) => pass.0 >= super::after(&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(since), settle),
+                _ => false,
+            };
+            let passed = gate.counts.pass > 0 && (gate.passing || gate.verdict == Some(Verdict::Pass));
+            if !(fresh && passed) {
+                let message = if passed { "passed, on data from before the last weight change".to_string() } else { gate.message.clone() };
+                return Some((name.clone(), if message.is_empty() { "no measurement yet".into() } else { message }));
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,255 @@
+//! The state machine of a release.
+//!
+//! `decide` looks at the plan, the last status and the world, and says what is true now and what to do. It keeps no
+//! memory but the status. Nothing here is done because something was sent: a step is complete when the world says so.
+
+mod actions;
+mod advance;
+mod gates;
+mod present;
+mod promotion;
+mod revisions;
+mod runs;
+mod traffic;
+
+#[cfg(test)]
+mod tests;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use crate::api::VoiceRolloutStatus;
+use crate::api::status::{AbortRecord, DecisionRecord, MAX_DECISIONS, StepState};
+use crate::core::intent::{EventNote, Intent};
+use crate::core::observe::Observations;
+use crate::core::plan::Plan;
+
+pub use gates::values_of;
+
+/// What [`decide`] found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// What is true now; written before any of the intents is carried out.
+    pub status: VoiceRolloutStatus,
+    /// Intents that only take canary traffic away after an abort: carried out first, and even when the status
+    /// cannot be written.
+    pub urgent: Vec<Intent>,
+    /// What to do, in order.
+    pub intents: Vec<Intent>,
+    /// What to tell, once the status is written.
+    pub events: Vec<EventNote>,
+    /// When to look again without being woken.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Whose rollout it is: the facts of its metadata.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Name of the VoiceRollout.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its generation.
+    pub generation: Option<i64>,
+    /// Its `spec.selector.matchLabels`, as a selector.
+    pub selector: String,
+}
+
+/// Decides. Pure: the same arguments give the same decision, and a second call on its own status with nothing new
+/// seen changes nothing.
+pub fn decide(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen: &Observations) -> Decision {
+    let mut m = Machine::new(subject, plan, status, seen);
+    m.note_revisions();
+    if seen.deleting {
+        m.take_leave();
+    } else {
+        if !seen.finalizer {
+            m.intents.push(Intent::AddFinalizer);
+        }
+        m.follow_target();
+        m.note_gates();
+        m.heed_gates();
+        m.obey_actions();
+        m.advance();
+        m.ensure_runs();
+        m.steer_traffic();
+        m.heed_deadline();
+        m.scale();
+    }
+    m.tidy_runs();
+    m.present();
+    m.finish()
+}
+
+/// The decision in the making.
+struct Machine<'a> {
+    subject: &'a Subject,
+    plan: &'a Plan,
+    seen: &'a Observations,
+    old: &'a VoiceRolloutStatus,
+    s: VoiceRolloutStatus,
+    urgent: Vec<Intent>,
+    intents: Vec<Intent>,
+    events: Vec<EventNote>,
+    wakes: Vec<Timestamp>,
+    waiting: Waiting,
+}
+
+/// What a release waits for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Waiting {
+    /// In words; empty for nothing.
+    what: String,
+    /// It counts against `progressDeadline`.
+    timed: bool,
+    /// It ends only by a person or by evidence.
+    held: bool,
+    /// Not even the current step's weight may be raised.
+    frozen: bool,
+    /// When it ends by itself, and what happens then.
+    next: Option<(Timestamp, String)>,
+}
+
+impl<'a> Machine<'a> {
+    fn new(subject: &'a Subject, plan: &'a Plan, status: &'a VoiceRolloutStatus, seen: &'a Observations) -> Self {
+        Self {
+            subject,
+            plan,
+            seen,
+            old: status,
+            s: status.clone(),
+            urgent: Vec::new(),
+            intents: Vec::new(),
+            events: Vec::new(),
+            wakes: Vec::new(),
+            waiting: Waiting::default(),
+        }
+    }
+
+    fn finish(mut self) -> Decision {
+        if self.s.decisions.len() > MAX_DECISIONS {
+            let surplus = self.s.decisions.len() - MAX_DECISIONS;
+            self.s.decisions.drain(..surplus);
+        }
+        let now = self.seen.now;
+        let wake_at = self.wakes.into_iter().filter(|t| *t > now).min();
+        Decision { status: self.s, urgent: self.urgent, intents: self.intents, events: self.events, wake_at }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.seen.now
+    }
+
+    /// Looks again at `at`; true when that is past.
+    fn due(&mut self, at: Timestamp) -> bool {
+        self.wakes.push(at);
+        self.seen.now >= at
+    }
+
+    /// Waits for `what`, unless something else is named already.
+    fn wait(&mut self, what: impl Into<String>, timed: bool) {
+        if self.waiting.what.is_empty() {
+            self.waiting = Waiting { what: what.into(), timed, ..Waiting::default() };
+        }
+    }
+
+    /// Records a decision and the event that tells of it.
+    fn record(&mut self, decision: &str, reason: impl Into<String>, by: Option<String>, warning: bool) {
+        let reason = reason.into();
+        let note = match &by {
+            Some(by) => format!("{reason} (by {by})"),
+            None => reason.clone(),
+        };
+        // Somebody who edits weights again and again must not push everything else out of the record.
+        if self.s.decisions.last().is_some_and(|d| d.decision == decision && d.reason == reason) {
+            self.s.decisions.pop();
+        }
+        self.s.decisions.push(DecisionRecord {
+            at: Time(self.now()),
+            revision: self.s.canary_revision.clone().unwrap_or_default(),
+            step: self.step_text(),
+            decision: decision.into(),
+            reason,
+            values: values_of(&self.s.gates),
+            by,
+        });
+        self.events.push(EventNote { warning, reason: decision.into(), note });
+    }
+
+    fn step_index(&self) -> usize {
+        usize::try_from(self.s.current_step.unwrap_or(0)).unwrap_or(0)
+    }
+
+    /// The current step as people count; empty when no release goes through steps.
+    fn step_text(&self) -> String {
+        match self.s.current_step {
+            Some(i) if self.in_release() && !self.plan.steps.is_empty() => {
+                let n = self.plan.steps.len();
+                format!("{}/{n}", (usize::try_from(i).unwrap_or(0) + 1).min(n))
+            }
+            _ => String::new(),
+        }
+    }
+
+    fn canary(&self) -> &str {
+        self.s.canary_revision.as_deref().unwrap_or_default()
+    }
+
+    /// The newest revision is another than the stable one.
+    fn in_release(&self) -> bool {
+        self.s.canary_revision.is_some() && self.s.stable_revision.is_some() && self.s.canary_revision != self.s.stable_revision
+    }
+
+    /// A release goes through its steps: not aborted, not yet in promotion.
+    fn in_steps(&self) -> bool {
+        self.in_release() && self.s.abort.is_none() && self.s.promotion.is_none()
+    }
+
+    /// The spec or what it refers to is wrong: nothing moves but back to stable.
+    fn blocked(&self) -> Option<String> {
+        if let Some(rival) = &self.seen.rival {
+            return Some(rival.clone());
+        }
+        self.plan.errors.first().map(|first| match self.plan.errors.len() {
+            1 => format!("invalid spec: {first}"),
+            n => format!("invalid spec, {n} mistakes: {first}"),
+        })
+    }
+
+    /// Weights to stable, and remember why.
+    fn abort(&mut self, gate: Option<String>, reason: String, by: Option<String>) {
+        if !self.in_release() || self.s.abort.is_some() {
+            return;
+        }
+        let step = self.step_text();
+        self.record("Aborted", reason.clone(), by.clone(), true);
+        self.s.abort = Some(AbortRecord {
+            revision: self.canary().into(),
+            at: Time(self.now()),
+            step,
+            weight: self.seen.applied_weight(),
+            gate,
+            reason,
+            by,
+        });
+        self.s.promotion = None;
+        let canary = self.canary().to_string();
+        if let Some(revision) = self.s.revisions.iter_mut().find(|r| r.hash == canary) {
+            revision.aborted = true;
+        }
+    }
+
+    /// A new step list or attempt: from the first step, with what is known about the weight kept.
+    fn reset_steps(&mut self) {
+        let weight_since = self.s.step.weight_since.clone().filter(|_| self.s.weights.desired == 0);
+        let now = Time(self.now());
+        self.s.current_step = Some(0);
+        self.s.steps_hash = Some(self.plan.steps_hash.clone());
+        self.s.step = StepState { started_at: Some(now.clone()), progress_at: Some(now), weight_since, ..StepState::default() };
+    }
+}
+
+/// `since` plus a delay; never overflows.
+fn after(since: &Time, delay: std::time::Duration) -> Timestamp {
+    since.0.checked_add(SignedDuration::try_from(delay).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
+}

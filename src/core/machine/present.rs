@@ -1,0 +1,160 @@
+//! What people read: phase, message, conditions, what happens next. Derived; nothing here is memory.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::advance::DEADLINE_PREFIX;
+use super::{Machine, after};
+use crate::api::conditions::{self, AVAILABLE, HEALTHY, INVALID_SPEC, PROGRESSING, REFERENCES_RESOLVED, ROUTES_IN_SYNC};
+use crate::api::status::{NextAction, Phase};
+
+impl Machine<'_> {
+    pub(super) fn present(&mut self) {
+        self.assign_roles();
+        self.s.observed_generation = self.subject.generation;
+        self.s.step_display = self.step_text();
+        self.s.phase = self.phase();
+        let references = self.reference_problem();
+        self.s.waiting_for = self.waiting_text(references.as_deref());
+        self.s.next_action = self.next_action();
+        self.s.message = self.message();
+        self.scale_view();
+        self.set_conditions(references);
+    }
+
+    fn phase(&self) -> Phase {
+        let clear = self.seen.routes.iter().all(|r| r.says(0) || r.weights.is_err()) && self.s.weights.applied == 0;
+        if self.seen.deleting {
+            Phase::Reverting
+        } else if self.s.abort.is_some() {
+            if clear { Phase::Degraded } else { Phase::Reverting }
+        } else if self.blocked().is_some() {
+            Phase::Invalid
+        } else if self.s.canary_revision.is_none() {
+            Phase::Pending
+        } else if self.s.stable_revision.is_none() {
+            Phase::Initializing
+        } else if self.s.promotion.is_some() {
+            Phase::Promoting
+        } else if !self.in_release() {
+            if clear && self.canary_arm_set() { Phase::Healthy } else { Phase::Reverting }
+        } else if self.waiting.held {
+            Phase::Paused
+        } else {
+            Phase::Progressing
+        }
+    }
+
+    fn waiting_text(&self, references: Option<&str>) -> String {
+        if let Some(abort) = &self.s.abort {
+            return match &abort.gate {
+                Some(_) => abort.reason.clone(),
+                None => format!("aborted: {}", abort.reason),
+            };
+        }
+        if let Some(blocked) = self.blocked() {
+            return blocked;
+        }
+        if self.s.phase == Phase::Healthy {
+            return String::new();
+        }
+        match references {
+            Some(problem) if self.waiting.timed || self.waiting.what.is_empty() => problem.to_string(),
+            _ => self.waiting.what.clone(),
+        }
+    }
+
+    /// A Service, subset or VirtualService that cannot be used.
+    fn reference_problem(&self) -> Option<String> {
+        let arms = [&self.seen.stable_arm, &self.seen.canary_arm];
+        let arm = arms.into_iter().find_map(|a| a.problem.clone());
+        arm.or_else(|| self.seen.routes.iter().find_map(|r| r.weights.as_ref().err().cloned()))
+    }
+
+    fn next_action(&mut self) -> Option<NextAction> {
+        if let Some((at, what)) = &self.waiting.next {
+            return Some(NextAction { what: what.clone(), at: Some(Time(*at)) });
+        }
+        let progress = self.s.step.progress_at.clone()?;
+        let moving = matches!(self.s.phase, Phase::Initializing | Phase::Progressing | Phase::Promoting);
+        if !moving || !self.waiting.timed {
+            return None;
+        }
+        let at = after(&progress, self.plan.progress_deadline);
+        self.due(at);
+        let outcome = match self.plan.on_deadline {
+            crate::api::rollout::OnDeadline::Abort => "the release is aborted",
+            crate::api::rollout::OnDeadline::Report => "it is reported",
+        };
+        Some(NextAction { what: format!("{DEADLINE_PREFIX}: {outcome} unless there is progress"), at: Some(Time(at)) })
+    }
+
+    fn message(&self) -> String {
+        let stable = self.s.stable_revision.as_deref().unwrap_or("none");
+        let canary = self.canary();
+        let weight = self.s.weights.applied;
+        let waits = if self.s.waiting_for.is_empty() { String::new() } else { format!("; waiting for: {}", self.s.waiting_for) };
+        match self.s.phase {
+            Phase::Pending => "nothing has happened yet".into(),
+            Phase::Initializing => format!("the first revision {canary} goes to 100 %{waits}"),
+            Phase::Invalid => self.s.waiting_for.clone(),
+            Phase::Healthy => format!("all new calls go to revision {stable}"),
+            Phase::Progressing => format!("step {}: {weight} % of new calls go to revision {canary}{waits}", self.s.step_display),
+            Phase::Paused => format!("paused at step {}, {weight} % of new calls go to revision {canary}{waits}", self.s.step_display),
+            Phase::Promoting => format!("revision {canary} becomes stable{waits}"),
+            Phase::Reverting => match &self.s.abort {
+                Some(abort) => format!("new calls go back to revision {stable}: {}", abort.reason),
+                None => format!("new calls go back to revision {stable}"),
+            },
+            Phase::Degraded => match &self.s.abort {
+                Some(abort) => format!("revision {} was aborted, all new calls go to {stable}: {}", abort.revision, abort.reason),
+                None => format!("all new calls go to revision {stable}"),
+            },
+        }
+    }
+
+    fn scale_view(&mut self) {
+        let stable = self.s.stable_revision.clone().or_else(|| self.s.canary_revision.clone()).unwrap_or_default();
+        self.s.replicas = self.seen.replica_set(&stable).map_or(0, |r| r.exist);
+        let own = &self.subject.selector;
+        self.s.selector = format!("{own},{}={stable}", crate::api::common::REVISION_LABEL);
+    }
+
+    fn set_conditions(&mut self, references: Option<String>) {
+        let (now, generation) = (self.now(), self.subject.generation);
+        let mut all = std::mem::take(&mut self.s.conditions);
+        let mut set = |type_: &str, status: bool, reason: &str, message: &str| {
+            conditions::set(&mut all, now, generation, type_, status, reason, message);
+        };
+        let mistakes = self.plan.errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        match (&self.seen.rival, mistakes.is_empty()) {
+            (Some(rival), _) => set(INVALID_SPEC, true, "RouteConflict", rival),
+            (None, false) => set(INVALID_SPEC, true, "InvalidSpec", &mistakes),
+            (None, true) => set(INVALID_SPEC, false, "Valid", "the spec can be carried out"),
+        }
+        match references {
+            Some(problem) => set(REFERENCES_RESOLVED, false, "NotUsable", &problem),
+            None => set(REFERENCES_RESOLVED, true, "Resolved", "every Service and VirtualService is there and usable"),
+        }
+        let stable = self.s.stable_revision.clone().unwrap_or_default();
+        let set_seen = self.seen.replica_set(&stable);
+        let (have, want) = (set_seen.map_or(0, |r| r.available), self.plan.replicas);
+        let reason = if have >= want { "MinimumAvailable" } else { "PodsMissing" };
+        set(AVAILABLE, !stable.is_empty() && have >= want, reason, &format!("{have} of {want} stable pods are available"));
+        let phase = self.s.phase;
+        set(HEALTHY, phase == Phase::Healthy, &format!("{phase:?}"), &self.s.message);
+        let late =
+            self.s.next_action.as_ref().is_some_and(|n| n.what.starts_with(DEADLINE_PREFIX) && n.at.as_ref().is_some_and(|at| at.0 <= now));
+        let moving = matches!(phase, Phase::Initializing | Phase::Progressing | Phase::Promoting | Phase::Reverting);
+        let reason = if late { "ProgressDeadlineExceeded".to_string() } else { format!("{phase:?}") };
+        set(PROGRESSING, moving && !late, &reason, &self.s.message);
+        let drift = self.events.iter().find(|e| e.reason == "RoutesChangedByOthers").map(|e| e.note.clone());
+        let settled = self.s.step.weight_since.is_some();
+        let was_drift = self.old.conditions.iter().any(|c| c.type_ == ROUTES_IN_SYNC && c.status == "False");
+        match drift {
+            Some(note) => set(ROUTES_IN_SYNC, false, "ChangedByOthers", &note),
+            None if settled || !was_drift => set(ROUTES_IN_SYNC, true, "InSync", "managed routes say what they should"),
+            None => {}
+        }
+        self.s.conditions = all;
+    }
+}

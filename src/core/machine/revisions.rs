@@ -1,0 +1,225 @@
+//! Revisions: which exist, which is wanted, how many pods each has, and when they go.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{Machine, after};
+use crate::api::status::{Grounds, Promotion, PromotionStage, RevisionStatus, Role};
+use crate::core::intent::Intent;
+
+impl Machine<'_> {
+    /// Takes the ReplicaSets that exist into `status.revisions`.
+    pub(super) fn note_revisions(&mut self) {
+        let kept = [self.s.canary_revision.clone(), self.s.stable_revision.clone()];
+        let seen = self.seen;
+        self.s.revisions.retain(|r| seen.replica_set(&r.hash).is_some() || kept.contains(&Some(r.hash.clone())));
+        for set in &seen.replica_sets {
+            if !self.s.revisions.iter().any(|r| r.hash == set.hash) {
+                self.s.revisions.push(RevisionStatus { hash: set.hash.clone(), number: set.number, ..RevisionStatus::default() });
+            }
+        }
+        let mut progress = false;
+        let canary = self.canary().to_string();
+        for revision in &mut self.s.revisions {
+            let (wanted, ready) = seen.replica_set(&revision.hash).map_or((0, 0), |r| (r.wanted, r.ready));
+            progress |= revision.hash == canary && ready > revision.ready;
+            revision.replicas = wanted;
+            revision.ready = ready;
+        }
+        if progress {
+            self.s.step.progress_at = Some(Time(seen.now));
+        }
+        self.sort_revisions();
+    }
+
+    fn sort_revisions(&mut self) {
+        self.s.revisions.sort_by(|a, b| b.number.cmp(&a.number).then_with(|| a.hash.cmp(&b.hash)));
+    }
+
+    pub(super) fn revision(&self, hash: &str) -> Option<&RevisionStatus> {
+        self.s.revisions.iter().find(|r| r.hash == hash)
+    }
+
+    /// Starts a release when `spec.template` names another revision, or starts its steps again when they changed.
+    pub(super) fn follow_target(&mut self) {
+        if self.blocked().is_some() {
+            return;
+        }
+        let target = self.seen.target.clone();
+        if self.s.canary_revision.as_ref() != Some(&target) {
+            // A change of roles that has begun is finished first; it takes seconds.
+            let committed = self.s.promotion.as_ref().is_some_and(|p| p.stage != PromotionStage::FullWeight && p.grounds != Grounds::First);
+            if !committed {
+                self.begin(target);
+            }
+            return;
+        }
+        if self.in_steps() && self.s.steps_hash.as_deref() != Some(&self.plan.steps_hash) {
+            self.record("StepsChanged", "the step list changed: starting again from the first step", None, false);
+            self.reset_steps();
+            self.forget_step_runs();
+        }
+    }
+
+    fn begin(&mut self, target: String) {
+        let newest = self.s.revisions.iter().map(|r| r.number).max().unwrap_or(0);
+        let returns = self.may_return(&target);
+        match self.s.revisions.iter_mut().find(|r| r.hash == target) {
+            Some(revision) => {
+                if revision.number < newest {
+                    revision.number = newest + 1;
+                }
+                revision.retired_at = None;
+            }
+            None => self.s.revisions.push(RevisionStatus { hash: target.clone(), number: newest + 1, ..RevisionStatus::default() }),
+        }
+        self.sort_revisions();
+        self.s.canary_revision = Some(target.clone());
+        self.s.attempt = 1;
+        self.s.abort = None;
+        self.s.promotion = None;
+        self.s.user_paused = false;
+        self.s.runs.clear();
+        self.s.gates.clear();
+        self.reset_steps();
+        let now = Time(self.now());
+        let promotion =
+            |grounds| Promotion { revision: target.clone(), grounds, stage: PromotionStage::FullWeight, since: now, ready_since: None };
+        match &self.s.stable_revision {
+            None => {
+                self.s.promotion = Some(promotion(Grounds::First));
+                self.record("FirstDeployment", format!("revision {target} is the first one: no steps, no analysis"), None, false);
+            }
+            Some(stable) if *stable == target => {
+                self.record("ReturnedToStable", format!("the template is that of the stable revision {target} again"), None, false);
+            }
+            Some(_) if returns => {
+                self.s.promotion = Some(promotion(Grounds::RollbackWindow));
+                let reason = format!("revision {target} was stable before and lies within rollbackWindow: steps are skipped");
+                self.record("RollbackStarted", reason, None, false);
+            }
+            Some(stable) => {
+                let reason = format!("releasing revision {target} beside stable {stable}");
+                self.record("ReleaseStarted", reason, None, false);
+            }
+        }
+    }
+
+    /// A once-stable revision may come back without steps if it was not aborted since and few enough lie between.
+    fn may_return(&self, target: &str) -> bool {
+        let (Some(revision), Some(stable)) = (self.revision(target), self.s.stable_revision.as_deref().and_then(|h| self.revision(h)))
+        else {
+            return false;
+        };
+        let between = self.s.revisions.iter().filter(|r| r.number > revision.number && r.number <= stable.number).count();
+        let window = usize::try_from(self.plan.rollback_window).unwrap_or(0);
+        revision.was_stable && !revision.aborted && between <= window && window > 0
+    }
+
+    /// Pods that the canary needs now.
+    pub(super) fn canary_need(&self) -> i32 {
+        if !self.in_release() || self.s.promotion.is_some() {
+            return self.plan.replicas;
+        }
+        let index = self.step_index();
+        self.plan.canary_pods_at(index, self.plan.weight_at(index))
+    }
+
+    /// The ReplicaSet of `hash` has `count` available pods, and its controller has seen the newest size.
+    pub(super) fn available(&self, hash: &str, count: i32) -> bool {
+        self.seen.replica_set(hash).is_some_and(|r| r.current && r.available >= count && r.wanted >= count)
+    }
+
+    pub(super) fn scale(&mut self) {
+        self.retire_losers();
+        let stable = self.s.stable_revision.clone();
+        let canary = self.canary().to_string();
+        let live = self.s.abort.is_none();
+        let sets = self.seen.replica_sets.clone();
+        for set in &sets {
+            let size = if Some(&set.hash) == stable.as_ref() {
+                Some(self.plan.replicas)
+            } else if set.hash == canary && live && self.blocked().is_none() {
+                // Pods that may carry calls stay until the release is over.
+                let need = self.canary_need();
+                Some(if self.s.step.traffic_since.is_some() { need.max(set.wanted) } else { need })
+            } else {
+                self.drained(&set.hash).then_some(0)
+            };
+            if let Some(replicas) = size.filter(|n| *n != set.wanted) {
+                self.intents.push(Intent::ScaleReplicaSet { name: set.name.clone(), replicas });
+            }
+        }
+        if self.seen.replica_set(&canary).is_none() && !canary.is_empty() && live && self.blocked().is_none() && canary == self.seen.target
+        {
+            let number = self.revision(&canary).map_or(1, |r| r.number);
+            self.intents.push(Intent::CreateReplicaSet { hash: canary, number, replicas: self.canary_need() });
+        }
+        self.forget_history();
+    }
+
+    /// Marks revisions that get no new calls any more.
+    fn retire_losers(&mut self) {
+        let now = Time(self.now());
+        let clear = self.s.weights.applied == 0 && self.seen.routes.iter().all(|r| r.weights.is_ok());
+        let in_use: Vec<String> = if self.s.abort.is_some() { vec![] } else { vec![self.canary().to_string()] };
+        let stable = self.s.stable_revision.clone();
+        let arm = self.seen.canary_arm.selects.clone();
+        let keep = i64::try_from(self.plan.abort_scale_down_delay.as_secs()).unwrap_or(i64::MAX);
+        let seen = self.seen;
+        for revision in &mut self.s.revisions {
+            let current = Some(&revision.hash) == stable.as_ref() || in_use.contains(&revision.hash);
+            if current {
+                revision.retired_at = None;
+            } else if revision.retired_at.is_none()
+                && (clear || arm.as_ref() != Some(&revision.hash))
+                && seen.replica_set(&revision.hash).is_some_and(|r| r.wanted > 0 || r.exist > 0)
+            {
+                revision.retired_at = Some(now.clone());
+                revision.keep_seconds = keep;
+            }
+        }
+    }
+
+    /// A retired revision has waited long enough: without a count of live calls every pod may carry one until
+    /// `drain.maxDrain`, and the scale-down delays are minimums.
+    fn drained(&mut self, hash: &str) -> bool {
+        let Some(revision) = self.revision(hash) else { return false };
+        let Some(retired) = revision.retired_at.clone() else { return false };
+        let keep = std::time::Duration::from_secs(u64::try_from(revision.keep_seconds).unwrap_or(0));
+        let busy = revision.replicas > 0;
+        let at = after(&retired, keep.max(self.plan.max_drain));
+        if busy { self.due(at) } else { self.now() >= at }
+    }
+
+    fn forget_history(&mut self) {
+        let limit = usize::try_from(self.plan.history_limit).unwrap_or(0);
+        let spared = [self.s.stable_revision.clone(), self.s.canary_revision.clone()];
+        let gone: Vec<String> = self
+            .s
+            .revisions
+            .iter()
+            .filter(|r| !spared.contains(&Some(r.hash.clone())))
+            .filter_map(|r| self.seen.replica_set(&r.hash))
+            .filter(|set| set.wanted == 0 && set.exist == 0)
+            .skip(limit)
+            .map(|set| set.name.clone())
+            .collect();
+        self.intents.extend(gone.into_iter().map(|name| Intent::DeleteReplicaSet { name }));
+    }
+
+    /// Fills in the roles, for people.
+    pub(super) fn assign_roles(&mut self) {
+        let (stable, canary) = (self.s.stable_revision.clone(), self.s.canary_revision.clone());
+        for revision in &mut self.s.revisions {
+            revision.role = if Some(&revision.hash) == stable.as_ref() {
+                Role::Stable
+            } else if Some(&revision.hash) == canary.as_ref() && revision.retired_at.is_none() {
+                Role::Canary
+            } else if revision.replicas > 0 {
+                Role::Draining
+            } else {
+                Role::Retired
+            };
+        }
+    }
+}

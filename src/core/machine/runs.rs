@@ -1,0 +1,109 @@
+//! Analysis runs: which should exist, and which have had their day.
+
+use super::Machine;
+use crate::api::VoiceAnalysisRunSpec;
+use crate::api::rollout::Analysis;
+use crate::api::run::{RunKind, RunPhase};
+use crate::api::status::{PromotionStage, RunRecord};
+use crate::core::intent::Intent;
+use crate::core::plan::PlanStep;
+use crate::core::resolve::{self, Facts};
+use crate::core::revision::run_spec_hash;
+
+/// Finished runs kept for people beside those of the current attempt.
+const RUN_HISTORY: usize = 20;
+
+impl Machine<'_> {
+    /// The background run from the first canary traffic on, and the run of the current analysis step.
+    pub(super) fn ensure_runs(&mut self) {
+        if self.blocked().is_some() || !self.in_steps() {
+            return;
+        }
+        if self.s.step.traffic_since.is_some()
+            && let Some(background) = self.plan.background.clone()
+        {
+            self.ensure_run(RunKind::Background, None, &background, "spec.analysis");
+        }
+        let index = self.step_index();
+        if let Some(PlanStep::Analysis { run: Some(analysis), .. }) = self.plan.steps.get(index).cloned()
+            && self.s.step.weight_since.is_some()
+            && self.canary_arm_set()
+            && !self.s.step.promoted
+        {
+            self.ensure_run(RunKind::Step, self.s.current_step, &analysis, &format!("spec.steps[{index}].analysis"));
+        }
+    }
+
+    fn ensure_run(&mut self, kind: RunKind, step: Option<i32>, analysis: &Analysis, path: &str) {
+        let at = self.s.runs.iter().position(|r| r.kind == kind && r.step == step);
+        if at.is_some_and(|i| self.run_of(&self.s.runs[i]).is_some()) {
+            return;
+        }
+        let spec = match self.run_spec(kind, step, analysis, path) {
+            Ok(spec) => spec,
+            Err(problem) => {
+                self.wait(problem, false);
+                return;
+            }
+        };
+        let spec_hash = run_spec_hash(&spec);
+        let part = step.map_or("bg".to_string(), |i| format!("s{}", i + 1));
+        let name = format!("{}-{}-{}-{part}-{}", self.subject.name, spec.revision, spec.attempt, &spec_hash[..6]);
+        let record = RunRecord { name: name.clone(), kind, step, spec_hash };
+        match at {
+            Some(i) => self.s.runs[i] = record,
+            None => self.s.runs.push(record),
+        }
+        self.intents.push(Intent::CreateRun { name, spec: Box::new(spec) });
+    }
+
+    fn run_spec(&self, kind: RunKind, step: Option<i32>, analysis: &Analysis, path: &str) -> Result<VoiceAnalysisRunSpec, String> {
+        let weight = self.s.weights.desired;
+        let facts = Facts {
+            stable_revision: self.s.stable_revision.clone().unwrap_or_default(),
+            canary_revision: self.canary().into(),
+            weight,
+            step: step.unwrap_or(self.s.current_step.unwrap_or(0)) + 1,
+            attempt: self.s.attempt,
+        };
+        let seen = self.seen;
+        let gates = resolve::resolve(analysis, &seen.rollout, &facts, &|r| seen.template(r), path)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        let since = if kind == RunKind::Background { &self.s.step.traffic_since } else { &self.s.step.weight_since };
+        Ok(VoiceAnalysisRunSpec {
+            rollout: self.subject.name.clone(),
+            rollout_uid: self.subject.uid.clone(),
+            kind,
+            revision: facts.canary_revision,
+            stable_revision: facts.stable_revision,
+            attempt: facts.attempt,
+            step,
+            weight,
+            traffic_since: since.clone(),
+            gates,
+            stop: false,
+        })
+    }
+
+    pub(super) fn forget_step_runs(&mut self) {
+        self.s.runs.retain(|r| r.kind == RunKind::Background);
+    }
+
+    /// Ends runs that nobody waits for, and forgets old ones.
+    pub(super) fn tidy_runs(&mut self) {
+        let switching = self.s.promotion.as_ref().is_some_and(|p| p.stage != PromotionStage::FullWeight);
+        let judged = self.in_release() && self.s.abort.is_none() && !switching && !self.seen.deleting;
+        let by_person = self.s.promotion.as_ref().is_some_and(|p| p.grounds == crate::api::status::Grounds::PromotedFull);
+        let active: Vec<String> = if judged && !by_person { self.active_records().into_iter().map(|r| r.name).collect() } else { vec![] };
+        for run in &self.seen.runs {
+            if run.phase == RunPhase::Running && !run.stop && !active.contains(&run.name) {
+                self.intents.push(Intent::StopRun { name: run.name.clone() });
+            }
+        }
+        let known: Vec<&String> = self.s.runs.iter().map(|r| &r.name).collect();
+        let mut old: Vec<_> = self.seen.runs.iter().filter(|r| r.phase != RunPhase::Running && !known.contains(&&r.name)).collect();
+        old.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.name.cmp(&b.name)));
+        let gone = old.into_iter().skip(RUN_HISTORY).map(|r| Intent::DeleteRun { name: r.name.clone() });
+        self.intents.extend(gone);
+    }
+}

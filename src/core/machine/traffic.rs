@@ -1,0 +1,223 @@
+//! Weights and arms: what the routes should say, and when it is safe to say so.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{Machine, after};
+use crate::api::status::{Grounds, PromotionStage};
+use crate::core::intent::{Arm, Intent};
+use crate::core::observe::RouteSeen;
+use crate::core::route::Direction;
+
+impl Machine<'_> {
+    /// Canary weight that the routes should say, in percent.
+    fn target_weight(&self) -> i32 {
+        if let Some(promotion) = &self.s.promotion {
+            return match (promotion.grounds, promotion.stage) {
+                (Grounds::First, _) | (_, PromotionStage::ReturnWeights) => 0,
+                (_, PromotionStage::SwitchStable) => 100,
+                (_, PromotionStage::FullWeight) => self.reachable(100),
+            };
+        }
+        if !self.in_steps() { 0 } else { self.reachable(self.plan.weight_at(self.step_index())) }
+    }
+
+    /// No traffic for the canary arm while it still selects another revision.
+    fn reachable(&self, weight: i32) -> i32 {
+        if self.canary_arm_set() { weight } else { 0 }
+    }
+
+    pub(super) fn canary_arm_set(&self) -> bool {
+        self.seen.canary_arm.selects.as_deref() == Some(self.canary())
+    }
+
+    pub(super) fn canary_serves(&self, count: i32) -> bool {
+        self.seen.canary_arm.serves(self.canary(), count)
+    }
+
+    /// Notes since when the routes have said what they should, and the canary arm has had its pods.
+    pub(super) fn note_traffic(&mut self) {
+        let now = Time(self.now());
+        let serves = self.canary_serves(1);
+        if serves != self.s.step.endpoints_since.is_some() {
+            self.s.step.endpoints_since = serves.then(|| now.clone());
+        }
+        self.s.weights.applied = self.seen.applied_weight();
+        let desired = self.target_weight();
+        if desired != self.s.weights.desired {
+            self.s.weights.desired = desired;
+            self.s.step.weight_since = None;
+            self.s.step.progress_at = Some(now.clone());
+        }
+        let said = !self.seen.routes.is_empty() && self.seen.routes.iter().all(|r| r.says(desired));
+        if said && self.s.step.weight_since.is_none() {
+            self.s.step.weight_since = Some(now.clone());
+            self.s.step.progress_at = Some(now.clone());
+            if desired > 0 && self.in_steps() {
+                self.record("WeightApplied", format!("{desired} % of new calls go to revision {}", self.canary()), None, false);
+            }
+        }
+        if self.in_release() && self.s.weights.applied > 0 && self.s.step.traffic_since.is_none() {
+            self.s.step.traffic_since = Some(now);
+        }
+    }
+
+    /// Asks for what brings arms and routes to where they should be.
+    pub(super) fn steer_traffic(&mut self) {
+        self.note_traffic();
+        self.note_drift();
+        if self.s.canary_revision.is_none() {
+            return;
+        }
+        self.point_arms();
+        let desired = self.s.weights.desired;
+        let wanting = |up: bool| {
+            let weights = |r: &RouteSeen| r.weights.as_ref().is_ok_and(|w| w.iter().any(|w| w.canary < i64::from(desired)) == up);
+            self.seen.routes.iter().any(|r| r.weights.is_ok() && !r.says(desired) && weights(r))
+        };
+        let (down, up) = (wanting(false), wanting(true));
+        let (lower, raise) = (down && self.may_lower(), up && self.may_raise(desired));
+        for route in &self.seen.routes {
+            let Ok(weights) = &route.weights else { continue };
+            let canary = weights.iter().map(|w| w.canary).max().unwrap_or(0);
+            if route.says(desired) {
+                continue;
+            }
+            let up = weights.iter().any(|w| w.canary < i64::from(desired));
+            let direction = if up { Direction::Raise } else { Direction::Lower };
+            let intent = Intent::SetWeights { namespace: route.namespace.clone(), name: route.name.clone(), canary: desired, direction };
+            let reverting = self.s.abort.is_some() && desired == 0;
+            match direction {
+                Direction::Raise if raise => self.intents.push(intent),
+                Direction::Raise => {}
+                Direction::Lower if reverting && lower && canary > 0 => self.urgent.push(intent),
+                Direction::Lower if lower => self.intents.push(intent),
+                Direction::Lower => {}
+            }
+        }
+        if let Some(problem) = self.seen.routes.iter().find_map(|r| r.weights.as_ref().err()) {
+            self.wait(problem.clone(), true);
+        }
+    }
+
+    /// New calls may go to the stable arm: it selects the right revision. An arm without ready endpoints gets calls
+    /// only if the canary arm has none either.
+    fn may_lower(&mut self) -> bool {
+        let arm = &self.seen.stable_arm;
+        let right = arm.selects.is_none() || arm.selects.as_deref() == Some(self.stable_target());
+        let fine = (right && arm.has_endpoints()) || !self.seen.canary_arm.has_endpoints();
+        if !fine {
+            let what = arm.problem.clone().unwrap_or_else(|| format!("{} has no ready pod: the weights stay", arm.name));
+            self.wait(what, true);
+        }
+        fine
+    }
+
+    /// New calls may go to the canary arm: it has the pods for `weight`, and every proxy knows them.
+    fn may_raise(&mut self, weight: i32) -> bool {
+        if weight == 0 || self.waiting.frozen || self.blocked().is_some() || self.s.abort.is_some() {
+            return false;
+        }
+        let need = self.canary_need();
+        let canary = self.canary().to_string();
+        if !self.available(&canary, need) {
+            let have = self.seen.replica_set(&canary).map_or(0, |r| r.available);
+            self.wait(format!("canary pods: {have} of {need} available"), true);
+            return false;
+        }
+        if need > 0 && !self.canary_serves(need) {
+            let what = self.seen.canary_arm.problem.clone();
+            self.wait(what.unwrap_or_else(|| format!("{} to have {need} ready pods of {canary}", self.seen.canary_arm.name)), true);
+            return false;
+        }
+        let Some(since) = self.s.step.endpoints_since.clone() else { return self.plan.replicas == 0 };
+        let at = after(&since, self.plan.propagation);
+        let spread = self.due(at);
+        if spread {
+            self.wait(format!("routes to say {weight}"), true);
+        } else {
+            self.wait(format!("{} to reach every proxy", self.seen.canary_arm.name), true);
+        }
+        spread
+    }
+
+    fn stable_target(&self) -> &str {
+        match &self.s.promotion {
+            Some(p) if p.grounds == Grounds::First || p.stage != PromotionStage::FullWeight => &p.revision,
+            _ => self.s.stable_revision.as_deref().unwrap_or_default(),
+        }
+    }
+
+    fn point_arms(&mut self) {
+        if self.blocked().is_some() && self.s.abort.is_none() {
+            return;
+        }
+        let first = self.s.promotion.as_ref().is_some_and(|p| p.grounds == Grounds::First);
+        let canary = self.canary().to_string();
+        // The first revision takes the Services over only when it can answer.
+        if first && !self.available(&canary, self.plan.replicas) {
+            return;
+        }
+        let stable = self.stable_target().to_string();
+        if !stable.is_empty() && self.seen.stable_arm.problem.is_none() && self.seen.stable_arm.selects.as_deref() != Some(&stable) {
+            self.intents.push(Intent::PointArm { arm: Arm::Stable, hash: stable });
+        }
+        if self.s.abort.is_none() && !self.canary_arm_set() && self.seen.canary_arm.problem.is_none() && self.canary_arm_free(first) {
+            self.intents.push(Intent::PointArm { arm: Arm::Canary, hash: canary });
+        }
+    }
+
+    /// The canary arm may select another revision once no route has sent it calls for as long as a change takes.
+    fn canary_arm_free(&mut self, first: bool) -> bool {
+        if first || self.seen.canary_arm.selects.is_none() {
+            return self.seen.routes.iter().all(|r| r.says(0)) || first;
+        }
+        let said = self.s.weights.desired == 0 && self.seen.routes.iter().all(|r| r.says(0));
+        let Some(since) = self.s.step.weight_since.clone().filter(|_| said) else {
+            self.wait("the previous canary to be out of traffic", true);
+            return false;
+        };
+        let at = after(&since, self.plan.propagation);
+        let free = self.due(at);
+        if !free {
+            self.wait("the previous canary to be out of traffic", true);
+        }
+        free
+    }
+
+    /// Somebody else changed weights that had been read back.
+    fn note_drift(&mut self) {
+        let settled = self.s.step.weight_since.is_some() && self.old.weights.desired == self.s.weights.desired;
+        let desired = self.s.weights.desired;
+        let changed = self.seen.routes.iter().find(|r| r.weights.is_ok() && !r.says(desired));
+        match changed {
+            Some(route) if settled => {
+                let found = route.weights.as_ref().ok().and_then(|w| w.first()).map_or(0, |w| w.canary);
+                let reason =
+                    format!("VirtualService {}/{} says {found} in place of {desired}: it is put right", route.namespace, route.name);
+                self.record("RoutesChangedByOthers", reason, None, true);
+                self.s.step.weight_since = None;
+                self.s.step.progress_at = Some(Time(self.now()));
+            }
+            _ => {}
+        }
+    }
+
+    /// The VoiceRollout goes: routes to stable, then let it go.
+    pub(super) fn take_leave(&mut self) {
+        self.s.weights.desired = 0;
+        self.s.weights.applied = self.seen.applied_weight();
+        if !self.seen.finalizer {
+            return;
+        }
+        let open = self.seen.routes.iter().filter(|r| r.weights.is_ok() && !r.says(0));
+        let writes: Vec<Intent> = open
+            .map(|r| Intent::SetWeights { namespace: r.namespace.clone(), name: r.name.clone(), canary: 0, direction: Direction::Lower })
+            .collect();
+        if self.seen.rival.is_some() || writes.is_empty() {
+            self.intents.push(Intent::RemoveFinalizer);
+        } else {
+            self.urgent.extend(writes);
+            self.wait("routes to say 0", false);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What a decision rests on: the world as the operator last saw it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::api::action::Verb;
+use crate::api::rollout::TemplateRef;
+use crate::api::run::{GateStatus, RunKind, RunPhase};
+use crate::core::resolve::TemplateContent;
+use crate::core::route::RouteWeights;
+
+/// The world as the operator last saw it.
+#[derive(Clone, Debug)]
+pub struct Observations {
+    /// The time.
+    pub now: Timestamp,
+    /// The VoiceRollout is being deleted.
+    pub deleting: bool,
+    /// The finalizer is on it.
+    pub finalizer: bool,
+    /// Hash of `spec.template`.
+    pub target: String,
+    /// The whole VoiceRollout, for arguments that name its fields.
+    pub rollout: Value,
+    /// ReplicaSets of the rollout.
+    pub replica_sets: Vec<ReplicaSetSeen>,
+    /// The stable Service or subset.
+    pub stable_arm: ArmSeen,
+    /// The canary Service or subset.
+    pub canary_arm: ArmSeen,
+    /// Managed VirtualServices, in the spec's order.
+    pub routes: Vec<RouteSeen>,
+    /// Analysis runs whose owner is this rollout, by UID.
+    pub runs: Vec<RunSeen>,
+    /// Actions that name this rollout and are not marked, oldest first.
+    pub actions: Vec<ActionSeen>,
+    /// Gate templates that the spec names and that exist.
+    pub templates: BTreeMap<(String, bool), TemplateContent>,
+    /// Another rollout manages one of the routes or Services, and was there first: its name.
+    pub rival: Option<String>,
+}
+
+impl Observations {
+    /// The content of a template.
+    pub fn template(&self, reference: &TemplateRef) -> Option<TemplateContent> {
+        self.templates.get(&(reference.name.clone(), reference.cluster)).cloned()
+    }
+
+    /// The ReplicaSet of a revision.
+    pub fn replica_set(&self, hash: &str) -> Option<&ReplicaSetSeen> {
+        self.replica_sets.iter().find(|r| r.hash == hash)
+    }
+
+    /// The highest canary weight that a readable managed route has, in percent.
+    pub fn applied_weight(&self) -> i32 {
+        let weights = self.routes.iter().filter_map(|r| r.weights.as_ref().ok()).flatten();
+        weights.map(|w| i32::try_from(w.canary).unwrap_or(100)).max().unwrap_or(0)
+    }
+}
+
+/// A ReplicaSet of the rollout.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaSetSeen {
+    /// Its name.
+    pub name: String,
+    /// Hash of its revision.
+    pub hash: String,
+    /// Number of its revision, from the annotation.
+    pub number: i64,
+    /// Pods wanted (`spec.replicas`).
+    pub wanted: i32,
+    /// Pods that exist.
+    pub exist: i32,
+    /// Pods Ready.
+    pub ready: i32,
+    /// Pods Ready for `minReadySeconds`.
+    pub available: i32,
+    /// The ReplicaSet controller has seen the newest `spec.replicas`.
+    pub current: bool,
+}
+
+/// A Service or subset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArmSeen {
+    /// How messages name it, `Service voice-agent-stable`.
+    pub name: String,
+    /// What is wrong with it, if it cannot be used.
+    pub problem: Option<String>,
+    /// Revision hash that it selects; `None` when it selects without one.
+    pub selects: Option<String>,
+    /// Ready endpoints by revision hash.
+    pub ready: BTreeMap<String, i32>,
+}
+
+impl ArmSeen {
+    /// It selects `hash`, and has ready endpoints of that revision alone, at least `count` of them.
+    pub fn serves(&self, hash: &str, count: i32) -> bool {
+        self.problem.is_none()
+            && self.selects.as_deref() == Some(hash)
+            && self.ready.iter().all(|(h, n)| h == hash || *n == 0)
+            && self.ready.get(hash).copied().unwrap_or(0) >= count.max(1)
+    }
+
+    /// It has any ready endpoint.
+    pub fn has_endpoints(&self) -> bool {
+        self.problem.is_none() && self.ready.values().any(|n| *n > 0)
+    }
+}
+
+/// A managed VirtualService.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteSeen {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The weights of its managed routes, or why they cannot be read.
+    pub weights: Result<Vec<RouteWeights>, String>,
+}
+
+impl RouteSeen {
+    /// Every managed route says `canary`, and the rest to stable.
+    pub fn says(&self, canary: i32) -> bool {
+        let canary = i64::from(canary);
+        self.weights.as_ref().is_ok_and(|all| all.iter().all(|w| w.canary == canary && w.stable == 100 - canary))
+    }
+}
+
+/// An analysis run of this rollout.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunSeen {
+    /// Its name.
+    pub name: String,
+    /// Hash of its spec.
+    pub spec_hash: String,
+    /// Revision it judges.
+    pub revision: String,
+    /// Attempt it belongs to.
+    pub attempt: i32,
+    /// Kind.
+    pub kind: RunKind,
+    /// Somebody asked it to stop.
+    pub stop: bool,
+    /// State.
+    pub phase: RunPhase,
+    /// Its gates; empty until it was looked at.
+    pub gates: Vec<GateStatus>,
+    /// When it was made.
+    pub created: Option<Timestamp>,
+}
+
+/// A person's command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActionSeen {
+    /// Name of the VoiceRolloutAction.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Hash of the revision the person saw.
+    pub revision: String,
+    /// The command.
+    pub verb: Verb,
+    /// Why.
+    pub reason: Option<String>,
+    /// Who; `None` when nobody vouches for the name.
+    pub by: Option<String>,
+}

@@ -1,0 +1,341 @@
+//! The spec, parsed: defaults applied, every mistake found at once. A plan with mistakes still says where traffic
+//! goes, so that it can be put back to stable.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use std::time::Duration;
+
+use crate::api::VoiceRolloutSpec;
+use crate::api::analysis::Mode;
+use crate::api::common::{Duration as ApiDuration, std_duration};
+use crate::api::rollout::{Analysis, CanaryScale, IstioTraffic, OnDeadline, Step};
+use crate::api::run::RunGate;
+use crate::core::SpecError;
+use crate::core::observe::Observations;
+use crate::core::resolve::{self, Facts};
+use crate::core::revision::steps_hash;
+
+/// Weights of a release without `spec.steps`.
+pub const DEFAULT_WEIGHTS: [i32; 4] = [5, 25, 50, 100];
+
+/// The spec, parsed.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Pods of the stable revision.
+    pub replicas: i32,
+    /// Steps of a release.
+    pub steps: Vec<PlanStep>,
+    /// Identifies the list of steps.
+    pub steps_hash: String,
+    /// Background gates.
+    pub background: Option<Analysis>,
+    /// Names of the background gates that have to pass.
+    pub background_required: Vec<String>,
+    /// Time after a weight change until a background gate sees data from after it alone, by name.
+    pub settle: BTreeMap<String, Duration>,
+    /// Steps stand still.
+    pub paused: bool,
+    /// See the spec.
+    pub progress_deadline: Duration,
+    /// See the spec.
+    pub on_deadline: OnDeadline,
+    /// Revisions that a direct return may go back; 0: none.
+    pub rollback_window: i32,
+    /// Old ReplicaSets kept.
+    pub history_limit: i32,
+    /// Time for a change of routes or Services to reach every proxy.
+    pub propagation: Duration,
+    /// Longest drain.
+    pub max_drain: Duration,
+    /// The least time that the loser of a promotion is kept.
+    pub scale_down_delay: Duration,
+    /// The least time that an aborted revision is kept.
+    pub abort_scale_down_delay: Duration,
+    /// Split by subsets of a DestinationRule rather than by Services.
+    pub by_subset: bool,
+    /// What is wrong with the spec. With any, nothing moves but back to stable.
+    pub errors: Vec<SpecError>,
+}
+
+/// One step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PlanStep {
+    /// Canary weight in percent.
+    SetWeight(i32),
+    /// Wait, for a time or until promoted.
+    Pause(Option<Duration>),
+    /// Gates to run, and background gates to wait for.
+    Analysis {
+        /// Gates to run; `None` when the step only waits.
+        run: Option<Analysis>,
+        /// Background gates to wait for.
+        require: Vec<String>,
+    },
+    /// Canary pods apart from the weight.
+    CanaryScale(CanaryPods),
+}
+
+/// How many pods the canary gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CanaryPods {
+    /// Enough for the traffic weight.
+    #[default]
+    MatchWeight,
+    /// A number.
+    Count(i32),
+    /// A percentage of `spec.replicas`.
+    Percent(i32),
+}
+
+impl Plan {
+    /// Parses the spec. Never fails: what is wrong is in [`Plan::errors`].
+    pub fn parse(name: &str, spec: &VoiceRolloutSpec, seen: &Observations) -> Self {
+        let mut errors = Vec::new();
+        let background = check_background(spec, seen, &mut errors);
+        let gates = background.as_ref().map(|(_, gates)| gates.as_slice()).unwrap_or_default();
+        let required: Vec<String> = gates.iter().filter(|g| g.gate.mode == Mode::Enforce).map(|g| g.gate.name.clone()).collect();
+        let known: BTreeSet<&str> = gates.iter().map(|g| g.gate.name.as_str()).collect();
+        let steps = match &spec.steps {
+            Some(steps) => steps.iter().enumerate().filter_map(|(i, s)| parse_step(i, s, &known, seen, &mut errors)).collect(),
+            None => default_steps(&required, &mut errors),
+        };
+        check_workload(name, spec, &mut errors);
+        check_durations(spec, &mut errors);
+        let istio = check_traffic(spec, &mut errors);
+        errors.sort();
+        errors.dedup();
+        Self {
+            replicas: spec.replicas,
+            steps_hash: steps_hash(&spec.steps),
+            steps,
+            settle: gates.iter().map(|g| (g.gate.name.clone(), settle_time(&g.gate))).collect(),
+            background: background.map(|(analysis, _)| analysis),
+            background_required: required,
+            paused: spec.paused,
+            progress_deadline: std_duration(spec.progress_deadline),
+            on_deadline: spec.on_progress_deadline,
+            rollback_window: spec.rollback_window.as_ref().map_or(0, |w| w.revisions),
+            history_limit: spec.revision_history_limit,
+            propagation: istio.map_or(Duration::ZERO, |i| std_duration(i.propagation_delay)),
+            max_drain: std_duration(spec.drain.max_drain),
+            scale_down_delay: std_duration(spec.scale_down_delay),
+            abort_scale_down_delay: std_duration(spec.abort_scale_down_delay),
+            by_subset: istio.is_some_and(|i| i.destination_rule.is_some()),
+            errors,
+        }
+    }
+
+    /// Canary weight in percent while step `index` is the current one.
+    pub fn weight_at(&self, index: usize) -> i32 {
+        let reached = self.steps.iter().take(index + 1);
+        reached.filter_map(|s| if let PlanStep::SetWeight(w) = s { Some(*w) } else { None }).next_back().unwrap_or(0)
+    }
+
+    /// Canary pods while step `index` is the current one, at canary weight `weight` percent.
+    ///
+    /// Any traffic at all gets at least one pod: 1 % of ten replicas is one pod.
+    pub fn canary_pods_at(&self, index: usize, weight: i32) -> i32 {
+        let reached = self.steps.iter().take(index + 1);
+        let scale = reached.filter_map(|s| if let PlanStep::CanaryScale(c) = s { Some(*c) } else { None }).next_back();
+        let share = |percent: i32| ((i64::from(self.replicas) * i64::from(percent) + 99) / 100) as i32;
+        let floor = i32::from(weight > 0);
+        match scale.unwrap_or_default() {
+            CanaryPods::MatchWeight => share(weight).max(floor),
+            CanaryPods::Count(n) => n.max(floor),
+            CanaryPods::Percent(p) => share(p).max(floor),
+        }
+    }
+}
+
+fn default_steps(required: &[String], errors: &mut Vec<SpecError>) -> Vec<PlanStep> {
+    if required.is_empty() {
+        errors.push(SpecError::new(
+            "spec.analysis",
+            "without spec.steps the weights go 5, 25, 50, 100 and spec.analysis has to pass after each: give it a gate with mode enforce, or write spec.steps",
+        ));
+    }
+    let step = |w| [PlanStep::SetWeight(w), PlanStep::Analysis { run: None, require: required.to_vec() }];
+    DEFAULT_WEIGHTS.into_iter().flat_map(step).collect()
+}
+
+/// Time after a weight change until a gate's data is from after it alone.
+fn settle_time(_gate: &crate::api::analysis::Gate) -> Duration {
+    Duration::ZERO
+}
+
+/// Facts to check gates with before a release is under way.
+fn sample_facts(step: i32) -> Facts {
+    Facts { stable_revision: "0000000000".into(), canary_revision: "0000000000".into(), weight: 0, step, attempt: 1 }
+}
+
+fn check_background(spec: &VoiceRolloutSpec, seen: &Observations, errors: &mut Vec<SpecError>) -> Option<(Analysis, Vec<RunGate>)> {
+    let analysis = spec.analysis.as_ref()?;
+    if !analysis.require.is_empty() {
+        errors.push(SpecError::new("spec.analysis.require", "background gates cannot wait for others: use require in a step"));
+    }
+    if analysis.templates.is_empty() && analysis.gates.is_empty() {
+        errors.push(SpecError::new("spec.analysis", "has no gate: set templates or gates"));
+    }
+    let gates = resolved(analysis, 0, "spec.analysis", seen, errors);
+    for (i, gate) in gates.iter().enumerate() {
+        let endless = gate.gate.threshold.as_ref().is_some_and(|t| t.interval.is_none())
+            || gate.gate.judge.as_ref().is_some_and(|j| j.interval.is_none());
+        if endless {
+            errors.push(SpecError::new(
+                format!("spec.analysis gate {i} ({})", gate.gate.name),
+                "a background gate needs an interval: it is measured again and again until the promotion",
+            ));
+        }
+    }
+    Some((analysis.clone(), gates))
+}
+
+fn resolved(analysis: &Analysis, step: i32, path: &str, seen: &Observations, errors: &mut Vec<SpecError>) -> Vec<RunGate> {
+    match resolve::resolve(analysis, &seen.rollout, &sample_facts(step), &|r| seen.template(r), path) {
+        Ok(gates) => gates,
+        Err(more) => {
+            errors.extend(more);
+            Vec::new()
+        }
+    }
+}
+
+fn parse_step(i: usize, step: &Step, known: &BTreeSet<&str>, seen: &Observations, errors: &mut Vec<SpecError>) -> Option<PlanStep> {
+    let path = format!("spec.steps[{i}]");
+    let set = [step.set_weight.is_some(), step.pause.is_some(), step.analysis.is_some(), step.set_canary_scale.is_some()];
+    if set.iter().filter(|s| **s).count() != 1 {
+        errors.push(SpecError::new(path, "a step is exactly one of setWeight, pause, analysis, setCanaryScale"));
+        return None;
+    }
+    if let Some(weight) = step.set_weight {
+        if !(0..=100).contains(&weight) {
+            errors.push(SpecError::new(format!("{path}.setWeight"), format!("{weight} is not a percentage from 0 to 100")));
+        }
+        return Some(PlanStep::SetWeight(weight.clamp(0, 100)));
+    }
+    if let Some(pause) = &step.pause {
+        return Some(PlanStep::Pause(pause.duration.map(|d| checked(d, &format!("{path}.pause.duration"), errors))));
+    }
+    if let Some(scale) = &step.set_canary_scale {
+        return parse_scale(scale, &path, errors);
+    }
+    let analysis = step.analysis.as_ref()?;
+    parse_analysis(i, analysis, &format!("{path}.analysis"), known, seen, errors)
+}
+
+fn parse_scale(scale: &CanaryScale, path: &str, errors: &mut Vec<SpecError>) -> Option<PlanStep> {
+    let pods = match (scale.replicas, scale.weight, scale.match_traffic_weight) {
+        (Some(n), None, None) => CanaryPods::Count(n.max(0)),
+        (None, Some(p), None) => CanaryPods::Percent(p.clamp(0, 100)),
+        (None, None, Some(true)) => CanaryPods::MatchWeight,
+        _ => {
+            let message = "is exactly one of replicas, weight, matchTrafficWeight: true";
+            errors.push(SpecError::new(format!("{path}.setCanaryScale"), message));
+            return None;
+        }
+    };
+    Some(PlanStep::CanaryScale(pods))
+}
+
+fn parse_analysis(
+    i: usize,
+    analysis: &Analysis,
+    path: &str,
+    known: &BTreeSet<&str>,
+    seen: &Observations,
+    errors: &mut Vec<SpecError>,
+) -> Option<PlanStep> {
+    for (k, name) in analysis.require.iter().enumerate() {
+        if !known.contains(name.as_str()) {
+            let names = known.iter().copied().collect::<Vec<_>>().join(", ");
+            let there = if names.is_empty() { "spec.analysis has none".to_string() } else { format!("spec.analysis has {names}") };
+            errors.push(SpecError::new(format!("{path}.require[{k}]"), format!("no background gate is called {name}: {there}")));
+        }
+    }
+    let runs = !analysis.templates.is_empty() || !analysis.gates.is_empty();
+    if !runs && analysis.require.is_empty() {
+        errors.push(SpecError::new(path, "has no gate: set templates, gates or require"));
+        return None;
+    }
+    if runs {
+        resolved(analysis, i32::try_from(i).unwrap_or(0) + 1, path, seen, errors);
+    }
+    Some(PlanStep::Analysis { run: runs.then(|| analysis.clone()), require: analysis.require.clone() })
+}
+
+fn checked(d: ApiDuration, path: &str, errors: &mut Vec<SpecError>) -> Duration {
+    if d.is_negative() {
+        errors.push(SpecError::new(path, "a duration cannot be negative; write it as 30s, 5m or 1h30m"));
+    }
+    std_duration(d)
+}
+
+fn check_durations(spec: &VoiceRolloutSpec, errors: &mut Vec<SpecError>) {
+    let deadline = checked(spec.progress_deadline, "spec.progressDeadline", errors);
+    checked(spec.drain.max_drain, "spec.drain.maxDrain", errors);
+    checked(spec.scale_down_delay, "spec.scaleDownDelay", errors);
+    checked(spec.abort_scale_down_delay, "spec.abortScaleDownDelay", errors);
+    if deadline.as_secs() <= u64::try_from(spec.min_ready_seconds).unwrap_or(0) {
+        errors.push(SpecError::new(
+            "spec.progressDeadline",
+            format!("has to be longer than minReadySeconds ({} s), or no pod can become available in time", spec.min_ready_seconds),
+        ));
+    }
+}
+
+fn check_traffic<'a>(spec: &'a VoiceRolloutSpec, errors: &mut Vec<SpecError>) -> Option<&'a IstioTraffic> {
+    let Some(istio) = &spec.traffic.istio else {
+        errors.push(SpecError::new("spec.traffic", "set traffic.istio"));
+        return None;
+    };
+    checked(istio.propagation_delay, "spec.traffic.istio.propagationDelay", errors);
+    match (&istio.stable_service, &istio.canary_service, &istio.destination_rule) {
+        (Some(a), Some(b), _) if a == b => {
+            errors.push(SpecError::new("spec.traffic.istio.canaryService", "stableService and canaryService must be two Services"));
+        }
+        (Some(_), Some(_), _) | (_, _, Some(_)) => {}
+        _ => errors.push(SpecError::new("spec.traffic.istio", "set stableService and canaryService, or destinationRule with two subsets")),
+    }
+    if istio.destination_rule.as_ref().is_some_and(|rule| rule.stable_subset == rule.canary_subset) {
+        errors.push(SpecError::new("spec.traffic.istio.destinationRule", "stableSubset and canarySubset must be two subsets"));
+    }
+    if istio.virtual_services.is_empty() {
+        errors.push(SpecError::new("spec.traffic.istio.virtualServices", "name at least one VirtualService"));
+    }
+    Some(istio)
+}
+
+fn check_workload(name: &str, spec: &VoiceRolloutSpec, errors: &mut Vec<SpecError>) {
+    if name.len() > 52 {
+        errors.push(SpecError::new("metadata.name", format!("has {} characters; at most 52 leave room for revision names", name.len())));
+    }
+    let wanted = spec.selector.match_labels.clone().unwrap_or_default();
+    if wanted.is_empty() {
+        errors.push(SpecError::new("spec.selector.matchLabels", "name at least one label of the pods"));
+    }
+    let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
+    for (key, value) in &wanted {
+        if labels.get(key) != Some(value) {
+            errors.push(SpecError::new(
+                "spec.template.metadata.labels",
+                format!("has to carry {key}: {value}, which spec.selector asks for"),
+            ));
+        }
+    }
+    if spec.selector.match_expressions.as_ref().is_some_and(|e| !e.is_empty()) {
+        errors.push(SpecError::new("spec.selector.matchExpressions", "is not supported: use matchLabels"));
+    }
+    if spec.template.spec.as_ref().is_none_or(|s| s.containers.is_empty()) {
+        errors.push(SpecError::new("spec.template.spec.containers", "name at least one container"));
+    }
+}
+
+/// The rollout as JSON, for arguments that name its fields; status is left out.
+pub fn as_json(rollout: &crate::api::VoiceRollout) -> Value {
+    let mut value = serde_json::to_value(rollout).unwrap_or(Value::Null);
+    if let Some(map) = value.as_object_mut() {
+        map.remove("status");
+    }
+    value
+}

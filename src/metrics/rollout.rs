@@ -1,0 +1,241 @@
+//! Series of the rollouts: written from their latest states at each scrape, so that nothing of an older state stays.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use parking_lot::Mutex;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, MetricEncoder};
+use prometheus_client::metrics::MetricType;
+
+use crate::api::VoiceRollout;
+use crate::api::run::{RunKind, Verdict};
+use crate::api::status::{Phase, VoiceRolloutStatus};
+
+/// Namespace and name.
+type Id = (String, String);
+
+/// Latest states of the rollouts.
+#[derive(Debug, Default)]
+pub struct RolloutMetrics {
+    states: Mutex<BTreeMap<Id, State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    phase: &'static str,
+    step: Option<i32>,
+    desired: i32,
+    applied: i32,
+    gates: BTreeMap<String, GateState>,
+}
+
+#[derive(Debug)]
+struct GateState {
+    value: Option<f64>,
+    verdict: Option<&'static str>,
+}
+
+impl RolloutMetrics {
+    /// Takes over what the status of `rollout` says.
+    pub fn observe(&self, rollout: &VoiceRollout) {
+        let metadata = &rollout.metadata;
+        let id = (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default());
+        let state = rollout.status.as_ref().map_or_else(|| State::of(&VoiceRolloutStatus::default()), State::of);
+        self.states.lock().insert(id, state);
+    }
+
+    /// The rollout is gone, and so are its series.
+    pub fn forget(&self, namespace: &str, name: &str) {
+        self.states.lock().remove(&(namespace.to_owned(), name.to_owned()));
+    }
+}
+
+impl State {
+    fn of(status: &VoiceRolloutStatus) -> Self {
+        let mut gates = BTreeMap::new();
+        // Where a step's gate is called like one in the background, the step's is shown.
+        for kind in [RunKind::Background, RunKind::Step] {
+            for gate in status.gates.iter().filter(|gate| gate.kind == kind) {
+                let state = GateState { value: gate.value.as_deref().and_then(number), verdict: gate.verdict.map(verdict_name) };
+                gates.insert(gate.name.clone(), state);
+            }
+        }
+        Self {
+            phase: phase_name(status.phase),
+            step: step_shown(status),
+            desired: status.weights.desired,
+            applied: status.weights.applied,
+            gates,
+        }
+    }
+}
+
+/// The step as the STEP column shows it.
+fn step_shown(status: &VoiceRolloutStatus) -> Option<i32> {
+    let shown = status.step_display.split('/').next().and_then(|n| n.trim().parse().ok());
+    shown.or(status.current_step.map(|step| step.saturating_add(1)))
+}
+
+fn number(value: &str) -> Option<f64> {
+    value.trim().parse().ok().filter(|v: &f64| v.is_finite())
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Pending => "Pending",
+        Phase::Initializing => "Initializing",
+        Phase::Invalid => "Invalid",
+        Phase::Healthy => "Healthy",
+        Phase::Progressing => "Progressing",
+        Phase::Paused => "Paused",
+        Phase::Promoting => "Promoting",
+        Phase::Reverting => "Reverting",
+        Phase::Degraded => "Degraded",
+    }
+}
+
+pub(super) fn verdict_name(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Pass => "Pass",
+        Verdict::Fail => "Fail",
+        Verdict::Inconclusive => "Inconclusive",
+        Verdict::Error => "Error",
+    }
+}
+
+impl Collector for RolloutMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let states = self.states.lock();
+        let mut gauge = |name: &str, help: &str, write: &dyn Fn(&mut MetricEncoder, &Id, &State) -> fmt::Result| {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            states.iter().try_for_each(|(id, state)| write(&mut metric, id, state))
+        };
+        gauge("phase", "1 for the phase that the rollout is in", &|m, (namespace, name), state| {
+            sample(m, &[("namespace", namespace), ("rollout", name), ("phase", state.phase)], &1)
+        })?;
+        gauge("step", "Current step, counting from 1", &|m, (namespace, name), state| match state.step {
+            Some(step) => sample(m, &[("namespace", namespace), ("rollout", name)], &step),
+            None => Ok(()),
+        })?;
+        gauge("weight_desired", "Canary weight that the routes should have, in percent", &|m, (namespace, name), state| {
+            sample(m, &[("namespace", namespace), ("rollout", name)], &state.desired)
+        })?;
+        gauge("weight_applied", "Highest canary weight that a route was seen to have, in percent", &|m, (namespace, name), state| {
+            sample(m, &[("namespace", namespace), ("rollout", name)], &state.applied)
+        })?;
+        gauge("gate_value", "Latest value of the gate", &|m, (namespace, name), state| {
+            state
+                .gates
+                .iter()
+                .filter_map(|(gate, s)| Some((gate, s.value?)))
+                .try_for_each(|(gate, value)| sample(m, &[("namespace", namespace), ("rollout", name), ("gate", gate)], &value))
+        })?;
+        gauge("gate_verdict", "1 for the verdict of the gate", &|m, (namespace, name), state| {
+            state.gates.iter().filter_map(|(gate, s)| Some((gate, s.verdict?))).try_for_each(|(gate, verdict)| {
+                sample(m, &[("namespace", namespace), ("rollout", name), ("gate", gate), ("verdict", verdict)], &1)
+            })
+        })
+    }
+}
+
+fn sample(metric: &mut MetricEncoder, labels: &[(&str, &str)], value: &impl EncodeGaugeValue) -> fmt::Result {
+    metric.encode_family(&Labels(labels))?.encode_gauge(value)
+}
+
+/// Labels of one sample.
+#[derive(Debug)]
+struct Labels<'a>(&'a [(&'a str, &'a str)]);
+
+impl EncodeLabelSet for Labels<'_> {
+    fn encode(&self, encoder: &mut prometheus_client::encoding::LabelSetEncoder) -> fmt::Result {
+        self.0.encode(encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::metrics::Metrics;
+
+    fn observe(metrics: &Metrics, name: &str, status: Value) {
+        let rollout = json!({
+            "apiVersion": "voicerollout.dev/v1alpha1", "kind": "VoiceRollout",
+            "metadata": {"namespace": "voice", "name": name},
+            "spec": {"selector": {}, "template": {}, "traffic": {}},
+            "status": status,
+        });
+        metrics.rollouts.observe(&serde_json::from_value(rollout).unwrap());
+    }
+
+    /// Samples of rollouts, without the namespace.
+    fn samples(metrics: &Metrics) -> Vec<String> {
+        let text = metrics.encode().unwrap();
+        text.lines().filter(|l| l.contains("rollout=")).map(|l| l.replace("namespace=\"voice\",", "")).collect()
+    }
+
+    #[test]
+    fn a_state_replaces_the_one_before_it() {
+        let metrics = Metrics::new();
+        observe(
+            &metrics,
+            "agent",
+            json!({
+                "phase": "Progressing", "currentStep": 2, "stepDisplay": "3/10", "weights": {"desired": 25, "applied": 5},
+                "gates": [
+                    {"name": "p95", "kind": "Background", "value": "812.5", "verdict": "Fail"},
+                    {"name": "judge", "kind": "Step", "value": "UNSURE", "verdict": "Inconclusive"},
+                    {"name": "evals", "kind": "Step", "value": "NaN"},
+                ],
+            }),
+        );
+        assert_eq!(
+            samples(&metrics),
+            [
+                "voicerollout_phase{rollout=\"agent\",phase=\"Progressing\"} 1",
+                "voicerollout_step{rollout=\"agent\"} 3",
+                "voicerollout_weight_desired{rollout=\"agent\"} 25",
+                "voicerollout_weight_applied{rollout=\"agent\"} 5",
+                "voicerollout_gate_value{rollout=\"agent\",gate=\"p95\"} 812.5",
+                "voicerollout_gate_verdict{rollout=\"agent\",gate=\"judge\",verdict=\"Inconclusive\"} 1",
+                "voicerollout_gate_verdict{rollout=\"agent\",gate=\"p95\",verdict=\"Fail\"} 1",
+            ]
+        );
+
+        observe(&metrics, "agent", json!({"phase": "Healthy", "gates": [{"name": "p95", "kind": "Step", "value": "none"}]}));
+        assert_eq!(
+            samples(&metrics),
+            [
+                "voicerollout_phase{rollout=\"agent\",phase=\"Healthy\"} 1",
+                "voicerollout_weight_desired{rollout=\"agent\"} 0",
+                "voicerollout_weight_applied{rollout=\"agent\"} 0",
+            ]
+        );
+    }
+
+    #[test]
+    fn series_go_with_their_rollout() {
+        let metrics = Metrics::new();
+        for i in 0..100 {
+            observe(&metrics, &format!("agent-{i}"), json!({"gates": [{"name": format!("gate-{i}"), "kind": "Step", "value": "1"}]}));
+            metrics.rollouts.forget("voice", &format!("agent-{i}"));
+        }
+        assert_eq!(samples(&metrics), Vec::<String>::new());
+        observe(&metrics, "kept", Value::Null);
+        metrics.rollouts.forget("other", "kept");
+        assert_eq!(samples(&metrics).len(), 3);
+    }
+
+    #[test]
+    fn one_series_where_a_step_and_the_background_share_a_name() {
+        let metrics = Metrics::new();
+        observe(
+            &metrics,
+            "agent",
+            json!({"gates": [{"name": "p95", "kind": "Step", "value": "2"}, {"name": "p95", "kind": "Background", "value": "1"}]}),
+        );
+        let values: Vec<String> = samples(&metrics).into_iter().filter(|l| l.contains("gate_value")).collect();
+        assert_eq!(values, ["voicerollout_gate_value{rollout=\"agent\",gate=\"p95\"} 2.0"]);
+    }
+}

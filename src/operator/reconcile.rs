@@ -1,0 +1,226 @@
+//! One pass over one rollout: gather, decide, persist, act, tell.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::api::{Patch, PostParams};
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Api, Client, Resource, ResourceExt};
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::act::{ActError, CONFLICT_WAIT, Hands, params};
+use super::backoff::Backoff;
+use super::clock::Clock;
+use super::gather;
+use super::leadership::Leadership;
+use super::stores::{Guarded, Stores};
+use super::write::{WriteError, write};
+use crate::api::{VoiceRollout, VoiceRolloutStatus};
+use crate::core::intent::{EventNote, Intent};
+use crate::core::machine::{Decision, decide};
+use crate::core::plan::Plan;
+use crate::metrics::Metrics;
+
+/// Longest note that the events API takes, in bytes.
+const MAX_NOTE: usize = 1024;
+
+/// What the rollout controller works with.
+pub struct Context {
+    /// The client.
+    pub client: Client,
+    /// The caches.
+    pub stores: Stores,
+    /// Whether this process may write.
+    pub leadership: Leadership,
+    /// The time.
+    pub clock: Clock,
+    /// Publishes events.
+    pub recorder: Recorder,
+    /// Figures for Prometheus.
+    pub metrics: Arc<Metrics>,
+    /// The chart's admission policy vouches for `requestedBy`.
+    pub actions_verified: bool,
+    /// Waits after failures.
+    pub backoff: Backoff,
+    /// Versions of rollouts that a status write of ours has replaced: a cache that still has one is behind.
+    pub replaced: Mutex<HashMap<String, String>>,
+}
+
+/// Why a pass has to be repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The status could not be written.
+    #[error("{0}")]
+    Persist(#[from] WriteError),
+    /// An intent could not be carried out.
+    #[error("{0}")]
+    Act(#[from] ActError),
+}
+
+impl Error {
+    /// The next pass sees newer objects: nothing to worry about.
+    pub fn is_conflict(&self) -> bool {
+        match self {
+            Self::Persist(e) => e.is_conflict() || e.is_not_found(),
+            Self::Act(e) => e.is_conflict(),
+        }
+    }
+}
+
+/// One pass.
+///
+/// # Errors
+/// See [`Error`]. The status was written before an [`Error::Act`]; the next pass asks for the same again.
+pub async fn reconcile(object: Arc<Guarded<VoiceRollout>>, context: Arc<Context>) -> Result<Action, Error> {
+    if !context.leadership.allows(super::write::WRITE_TIMEOUT) {
+        return Ok(Action::await_change());
+    }
+    let rollout = match &object.0 {
+        Ok(rollout) => rollout,
+        Err(broken) => return report_broken(&context, broken).await,
+    };
+    if context.is_behind(rollout) {
+        return Ok(Action::requeue(Duration::from_millis(20)));
+    }
+    let seen = gather::gather(&context.stores, rollout, context.clock.now(), context.actions_verified);
+    let plan = Plan::parse(&rollout.name_any(), &rollout.spec, &seen);
+    let old = rollout.status.clone().unwrap_or_default();
+    let decision = decide(&gather::subject(rollout), &plan, &old, &seen);
+
+    let urgent = context.act(rollout, &decision.urgent).await;
+    let rollout = &context.persist(rollout, &old, &decision.status).await?;
+    let acted = context.act(rollout, &decision.intents).await;
+    context.tell(rollout, &decision.events).await;
+    if decision.intents.contains(&Intent::RemoveFinalizer) && acted.is_ok() {
+        context.forget(rollout);
+    } else {
+        context.metrics.rollouts.observe(rollout);
+    }
+    urgent?;
+    acted?;
+    context.backoff.reset(&rollout.uid().unwrap_or_default());
+    Ok(context.next(&decision))
+}
+
+/// What to do after a failed pass.
+pub fn on_error(object: Arc<Guarded<VoiceRollout>>, error: &Error, context: Arc<Context>) -> Action {
+    if error.is_conflict() {
+        return Action::requeue(CONFLICT_WAIT);
+    }
+    let wait = context.backoff.failed(&object.uid().unwrap_or_default());
+    tracing::warn!(rollout = %object.name_any(), namespace = object.namespace().unwrap_or_default(), %error, wait_ms = wait.as_millis() as u64, "pass failed; it is repeated");
+    Action::requeue(wait)
+}
+
+impl Context {
+    /// The cache has a version that our own last write replaced.
+    fn is_behind(&self, rollout: &VoiceRollout) -> bool {
+        let replaced = self.replaced.lock();
+        let own = rollout.uid().and_then(|uid| replaced.get(&uid).cloned());
+        own.is_some() && own == rollout.resource_version()
+    }
+
+    /// Writes the status if it says something new; on a conflict nothing is done.
+    async fn persist(
+        &self,
+        rollout: &VoiceRollout,
+        old: &VoiceRolloutStatus,
+        new: &VoiceRolloutStatus,
+    ) -> Result<VoiceRollout, WriteError> {
+        let mut next = rollout.clone();
+        next.status = Some(new.clone());
+        if old == new && rollout.status.is_some() {
+            return Ok(next);
+        }
+        let (namespace, name) = (rollout.namespace().unwrap_or_default(), rollout.name_any());
+        let api: Api<VoiceRollout> = Api::namespaced(self.client.clone(), &namespace);
+        let what = format!("write the status of VoiceRollout {namespace}/{name}");
+        let written = write(&self.leadership, what, api.replace_status(&name, &PostParams::default(), &next)).await?;
+        if let (Some(uid), Some(version)) = (rollout.uid(), rollout.resource_version())
+            && written.resource_version().as_ref() != Some(&version)
+        {
+            self.replaced.lock().insert(uid, version);
+        }
+        Ok(written)
+    }
+
+    /// Carries out every intent; the first failure is returned at the end.
+    async fn act(&self, rollout: &VoiceRollout, intents: &[Intent]) -> Result<(), ActError> {
+        let hands = Hands { client: &self.client, stores: &self.stores, leadership: &self.leadership, clock: &self.clock, rollout };
+        let mut first = None;
+        for intent in intents {
+            if let Err(error) = hands.carry_out(intent).await {
+                tracing::debug!(rollout = %rollout.name_any(), reason = error.reason(), %error, "intent not carried out");
+                first.get_or_insert(error);
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    async fn tell(&self, rollout: &VoiceRollout, events: &[EventNote]) {
+        for event in events {
+            tracing::info!(
+                rollout = %rollout.name_any(),
+                namespace = rollout.namespace().unwrap_or_default(),
+                revision = rollout.status.as_ref().and_then(|s| s.canary_revision.clone()).unwrap_or_default(),
+                step = rollout.status.as_ref().map(|s| s.step_display.clone()).unwrap_or_default(),
+                reason = event.reason,
+                "{}", event.note
+            );
+            let note = Event {
+                type_: if event.warning { EventType::Warning } else { EventType::Normal },
+                reason: event.reason.clone(),
+                note: Some(shortened(&event.note)),
+                action: event.reason.clone(),
+                secondary: None,
+            };
+            let about = rollout.object_ref(&());
+            let published = self.recorder.publish(&note, &about);
+            match tokio::time::timeout(super::write::WRITE_TIMEOUT, published).await {
+                Ok(Ok(())) => {}
+                // The decision itself is in the status; the event is a courtesy.
+                Ok(Err(error)) => tracing::warn!(%error, "event not published"),
+                Err(_) => tracing::warn!("event not published: no answer in time"),
+            }
+        }
+    }
+
+    fn forget(&self, rollout: &VoiceRollout) {
+        let uid = rollout.uid().unwrap_or_default();
+        self.replaced.lock().remove(&uid);
+        self.backoff.reset(&uid);
+        self.metrics.rollouts.forget(&rollout.namespace().unwrap_or_default(), &rollout.name_any());
+    }
+
+    fn next(&self, decision: &Decision) -> Action {
+        match decision.wake_at {
+            // A little late rather than a little early: an early pass would decide nothing.
+            Some(at) => Action::requeue(self.clock.until(at) + Duration::from_millis(5)),
+            None => Action::await_change(),
+        }
+    }
+}
+
+/// An object that does not parse gets a condition and waits for an edit.
+async fn report_broken(context: &Context, broken: &kube::core::error_boundary::InvalidObject) -> Result<Action, Error> {
+    let (namespace, name) = (broken.metadata.namespace.clone().unwrap_or_default(), broken.metadata.name.clone().unwrap_or_default());
+    let message = format!("invalid spec: the object does not parse: {}", broken.error);
+    tracing::warn!(rollout = name, namespace, error = broken.error, "object does not parse");
+    let api: Api<kube::api::DynamicObject> =
+        Api::namespaced_with(context.client.clone(), &namespace, &kube::api::ApiResource::erase::<VoiceRollout>(&()));
+    let patch = json!({"status": {"phase": "Invalid", "message": message, "waitingFor": message}});
+    let what = format!("write the status of VoiceRollout {namespace}/{name}");
+    write(&context.leadership, what, api.patch_status(&name, &params(), &Patch::Merge(patch))).await?;
+    Ok(Action::await_change())
+}
+
+fn shortened(note: &str) -> String {
+    if note.len() <= MAX_NOTE {
+        return note.to_string();
+    }
+    let end = (0..=MAX_NOTE - 3).rev().find(|i| note.is_char_boundary(*i)).unwrap_or(0);
+    format!("{}...", &note[..end])
+}

@@ -1,0 +1,44 @@
+//! The ReplicaSet of a revision.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use kube::{Resource, ResourceExt};
+
+use crate::api::VoiceRollout;
+use crate::api::common::{REVISION_LABEL, REVISION_NUMBER_ANNOTATION, ROLLOUT_LABEL};
+
+/// Name of a revision's ReplicaSet.
+pub fn replica_set_name(rollout: &str, hash: &str) -> String {
+    format!("{rollout}-{hash}")
+}
+
+/// The ReplicaSet of the revision that `spec.template` describes.
+pub fn build(rollout: &VoiceRollout, hash: &str, number: i64, replicas: i32) -> ReplicaSet {
+    let name = rollout.name_any();
+    let own = BTreeMap::from([(REVISION_LABEL.to_string(), hash.to_string()), (ROLLOUT_LABEL.to_string(), name.clone())]);
+    let mut template = rollout.spec.template.clone();
+    let meta = template.metadata.get_or_insert_default();
+    let labels = meta.labels.get_or_insert_default();
+    labels.extend(own.clone());
+    let mut selector = rollout.spec.selector.match_labels.clone().unwrap_or_default();
+    selector.insert(REVISION_LABEL.into(), hash.into());
+    ReplicaSet {
+        metadata: ObjectMeta {
+            name: Some(replica_set_name(&name, hash)),
+            namespace: rollout.namespace(),
+            labels: Some(labels.clone()),
+            annotations: Some(BTreeMap::from([(REVISION_NUMBER_ANNOTATION.to_string(), number.to_string())])),
+            owner_references: rollout.controller_owner_ref(&()).map(|o| vec![o]),
+            ..ObjectMeta::default()
+        },
+        spec: ReplicaSetSpec {
+            replicas: Some(replicas),
+            min_ready_seconds: Some(rollout.spec.min_ready_seconds),
+            selector: LabelSelector { match_labels: Some(selector), match_expressions: None },
+            template: Some(template),
+        },
+        status: None,
+    }
+}

@@ -1,0 +1,198 @@
+//! The sample agent and the sample eval harness, in this process, on real sockets.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::{agent, harness};
+
+struct Agent {
+    address: SocketAddr,
+    terminate: Option<oneshot::Sender<()>>,
+    process: JoinHandle<std::io::Result<()>>,
+}
+
+impl Agent {
+    async fn start(vars: &[(&str, &str)]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let get = |name: &str| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+        let config = agent::Config::read(get).unwrap();
+        let (terminate, terminated) = oneshot::channel();
+        let shutdown = async { drop(terminated.await) };
+        Self { address, terminate: Some(terminate), process: tokio::spawn(agent::serve(listener, config, shutdown)) }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        let response = reqwest::get(self.url(path)).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+
+    async fn dial(&self) -> WebSocketStream<TcpStream> {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (socket, response) = tokio_tungstenite::client_async(format!("ws://{}/ws", self.address), stream).await.unwrap();
+        assert_eq!(response.headers()["x-voice-revision"], "abc");
+        socket
+    }
+
+    fn terminate(&mut self) {
+        drop(self.terminate.take());
+    }
+
+    async fn exit(self) {
+        within(self.process).await.unwrap().unwrap();
+    }
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("nothing happened for 20 s")
+}
+
+async fn heard(socket: &mut WebSocketStream<TcpStream>) -> String {
+    within(socket.next()).await.unwrap().unwrap().into_text().unwrap().to_string()
+}
+
+#[tokio::test]
+async fn calls_repeat_with_their_seed_and_are_counted() {
+    let vars = [("AGENT_SEED", "7"), ("AGENT_FAIL_RATE", "0.5"), ("AGENT_FIRST_TOKEN_MS", "700"), ("AGENT_VERSION", "v3")];
+    let (one, two) = (Agent::start(&vars).await, Agent::start(&vars).await);
+    let mut failed = 0;
+    for _ in 0..20 {
+        let ((status, first), (_, second)) = (one.get("/call").await, two.get("/call").await);
+        assert_eq!(first, second);
+        let answer: Value = serde_json::from_str(&first).unwrap();
+        assert_eq!(answer["version"], "v3");
+        assert_eq!(answer["result"], if status == 200 { "ok" } else { "failed" });
+        assert!((600.0..=800.0).contains(&answer["firstTokenMs"].as_f64().unwrap()));
+        failed += u32::from(status == 500);
+    }
+    assert!((1..20).contains(&failed), "{failed} of 20 failed at a rate of one half");
+    let (_, metrics) = one.get("/metrics").await;
+    for line in [
+        "voice_calls_started_total 20".to_owned(),
+        format!("voice_calls_total{{result=\"failed\"}} {failed}"),
+        format!("voice_calls_total{{result=\"ok\"}} {}", 20 - failed),
+        "voice_calls_active 0".to_owned(),
+        "voice_first_token_ms_bucket{le=\"500.0\"} 0".to_owned(),
+        "voice_first_token_ms_bucket{le=\"800.0\"} 20".to_owned(),
+        "voice_tool_calls_per_call_count 20".to_owned(),
+        "voice_cost_usd_per_call_count 20".to_owned(),
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "no line {line} in\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn an_agent_told_to_stop_finishes_its_calls_and_takes_no_new_ones() {
+    let mut agent = Agent::start(&[("AGENT_REVISION", "abc")]).await;
+    assert_eq!(agent.get("/healthz").await.0, 200);
+    let mut call = agent.dial().await;
+    assert_eq!(serde_json::from_str::<Value>(&heard(&mut call).await).unwrap()["revision"], "abc");
+    agent.terminate();
+    within(async { while agent.get("/healthz").await.0 != 503 {} }).await;
+    within(async { while agent.get("/call").await.0 != 503 {} }).await;
+    assert!(agent.get("/metrics").await.1.contains("voice_calls_active 1"));
+    call.send(Message::text("still there?")).await.unwrap();
+    assert_eq!(heard(&mut call).await, "still there?");
+    assert!(!agent.process.is_finished());
+    call.close(None).await.unwrap();
+    agent.exit().await;
+}
+
+#[tokio::test]
+async fn an_agent_that_ignores_its_calls_or_runs_out_of_time_stops_with_calls_open() {
+    for var in [("AGENT_IGNORE_DRAIN", "1"), ("AGENT_DRAIN_TIMEOUT_S", "0")] {
+        let mut agent = Agent::start(&[("AGENT_REVISION", "abc"), var]).await;
+        let mut call = agent.dial().await;
+        heard(&mut call).await;
+        agent.terminate();
+        agent.exit().await;
+    }
+}
+
+#[tokio::test]
+async fn a_call_whose_caller_vanishes_is_a_failed_one() {
+    let agent = Agent::start(&[("AGENT_REVISION", "abc")]).await;
+    let mut call = agent.dial().await;
+    heard(&mut call).await;
+    drop(call);
+    within(async { while !agent.get("/metrics").await.1.contains("voice_calls_total{result=\"failed\"} 1") {} }).await;
+}
+
+#[test]
+fn a_variable_out_of_range_is_named() {
+    let error = agent::Config::read(|name| (name == "AGENT_FAIL_RATE").then(|| "1.5".into())).unwrap_err();
+    assert_eq!(error, "AGENT_FAIL_RATE=1.5: want 0 to 1");
+}
+
+struct Harness(String);
+
+impl Harness {
+    async fn start(agent: &Agent) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listen = listener.local_addr().unwrap();
+        let config = harness::Config { listen, target: agent.url(""), cases: 100, duration: Duration::ZERO, suite_version: "7".into() };
+        tokio::spawn(harness::serve(listener, config));
+        Self(format!("http://{listen}"))
+    }
+
+    async fn get(&self, path: &str, key: Option<&str>) -> (u16, Value) {
+        let mut request = reqwest::Client::new().get(format!("{}{path}", self.0));
+        if let Some(key) = key {
+            request = request.header("Idempotency-Key", key);
+        }
+        let response = request.send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn the_harness_finds_the_rate_that_the_agent_was_given() {
+    for (given, low, high) in [("1", 1.0, 1.0), ("0.95", 0.94, 0.96), ("0.6", 0.58, 0.62), ("0", 0.0, 0.0)] {
+        let agent = Agent::start(&[("AGENT_EVAL_PASS_RATE", given), ("AGENT_REVISION", "abc")]).await;
+        let (status, answer) = Harness::start(&agent).await.get("/api/run?suite=voice&version=abc", None).await;
+        assert_eq!(status, 200);
+        assert!((low..=high).contains(&answer["passRate"].as_f64().unwrap()), "{given}: {answer}");
+        assert_eq!((&answer["totals"]["cases"], &answer["suiteVersion"]), (&100.into(), &"7".into()));
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_comes_again_starts_nothing() {
+    let agent = Agent::start(&[]).await;
+    let harness = Harness::start(&agent).await;
+    let path = "/api/run?suite=voice&version=abc&durationMs=50";
+    let (one, two) = tokio::join!(harness.get(path, Some("k1")), harness.get(path, Some("k1")));
+    let three = harness.get(path, Some("k1")).await;
+    let other = harness.get(path, Some("k2")).await;
+    assert_eq!((&one, &one), (&two, &three));
+    assert_ne!(one.1["id"], other.1["id"]);
+    let (_, runs) = harness.get("/api/runs", None).await;
+    let asked: Vec<_> = runs.as_array().unwrap().iter().map(|r| (r["key"].as_str().unwrap(), r["asked"].as_u64().unwrap())).collect();
+    assert_eq!(asked, [("k1", 3), ("k2", 1)]);
+}
+
+#[tokio::test]
+async fn a_run_against_another_revision_or_nobody_has_no_rate() {
+    let mut agent = Agent::start(&[("AGENT_REVISION", "abc")]).await;
+    let harness = Harness::start(&agent).await;
+    let (status, answer) = harness.get("/api/run?suite=voice&version=def", None).await;
+    assert_eq!(status, 502);
+    assert!(answer["error"].as_str().unwrap().contains("asked for version def and revision abc answered"), "{answer}");
+    agent.terminate();
+    agent.exit().await;
+    let (status, answer) = harness.get("/api/run?suite=voice&version=abc", None).await;
+    assert_eq!((status, answer.get("passRate")), (502, None));
+}
