@@ -2,11 +2,9 @@
 //! different things.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::LazyLock;
 
 use prometheus_http_query::response::{Data, InstantVector, PromqlResult};
 use prometheus_http_query::{Client, Error as ClientError};
-use regex::Regex;
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
@@ -41,8 +39,7 @@ pub(super) async fn measure(
     threshold: &Threshold,
     prometheus: &PrometheusProvider,
 ) -> Result<Progress, SourceError> {
-    let conditions = [&threshold.success_condition, &threshold.failure_condition];
-    let list = conditions.into_iter().flatten().any(|c| indexes_result(c));
+    let list = crate::core::condition::wants_list(threshold.success_condition.as_deref(), threshold.failure_condition.as_deref());
     match query(http, vault, prometheus, &prometheus.query, &request.args, list).await? {
         Reading::NoData(why) => Ok(Progress::NoData(why)),
         Reading::Numbers(numbers) if list => Ok(Progress::Value(numbers.into_iter().map(number).collect())),
@@ -175,17 +172,6 @@ pub(super) fn number(x: f64) -> Value {
         None if x > 0.0 => Value::String("+Inf".into()),
         None => Value::String("-Inf".into()),
     }
-}
-
-/// Whether an expression uses `result` as a list: indexes it, takes its size, or iterates over it.
-fn indexes_result(expr: &str) -> bool {
-    static LIST: LazyLock<Regex> = LazyLock::new(|| {
-        redact::compile(concat!(
-            r"(?:^|[^\w.])result\s*(?:\[|\.\s*(?:all|exists|exists_one|map|filter|size)\s*\()",
-            r"|\bsize\s*\(\s*result\s*\)|\bin\s+result\b",
-        ))
-    });
-    LIST.is_match(expr)
 }
 
 #[cfg(test)]

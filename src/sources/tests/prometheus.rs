@@ -163,31 +163,3 @@ async fn queries_that_are_not_sent() {
         assert!(e.contains(what), "{value}: {e}");
     }
 }
-
-#[test]
-fn conditions_that_use_a_list() {
-    for expr in [
-        "result[0] < 1",
-        "result [0] < 1",
-        "size(result) > 0",
-        "size( result )>0",
-        "result.all(x, x < 1)",
-        "result.exists(x, x > 1)",
-        "3 in result",
-        "a && result[1] > 2",
-        "result.size() == 1",
-    ] {
-        assert!(indexes_result(expr), "{expr}");
-    }
-    for expr in [
-        "result < 1",
-        "!isNaN(result)",
-        "default(result, 0) > 1",
-        "myresult[0] < 1",
-        "x.result[0] < 1",
-        "result in [1, 2]",
-        "result == 1 && 2 in [2]",
-    ] {
-        assert!(!indexes_result(expr), "{expr}");
-    }
-}
