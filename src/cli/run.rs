@@ -59,7 +59,7 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
         ready,
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = %args.listen, "starting");
-    let server = serve(args.listen, metrics, is_ready, log, stop.clone());
+    let server = serve(args.listen, metrics, is_ready, Some(log), stop.clone());
     let work = operator.run(stop);
     tokio::pin!(server, work);
     // Without health and metrics the process must not go on.
@@ -90,7 +90,7 @@ async fn egress(args: &RunArgs, config: &Config) -> Result<Egress, CliError> {
         Ok(found) => found.map(|a| a.ip()).collect(),
         Err(source) => return Err(CliError::Io { what: format!("look up the API server {host}"), source }),
     };
-    deny_extra.extend(std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|h| h.parse().ok()));
+    deny_extra.extend(std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|h| h.parse::<IpAddr>().ok()));
     Ok(Egress { allow, deny_extra })
 }
 

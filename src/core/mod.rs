@@ -1,11 +1,8 @@
 //! Decisions. Pure: no async, no I/O, no clock; `now` is an argument.
 
 pub mod args;
-<<<<<<< HEAD
 pub mod condition;
 pub mod gates;
-=======
->>>>>>> sources
 pub mod intent;
 pub mod machine;
 pub mod observe;

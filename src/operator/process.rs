@@ -102,7 +102,13 @@ impl Operator {
 ///
 /// # Errors
 /// When the address cannot be used.
-pub async fn serve(address: SocketAddr, metrics: Metrics, ready: watch::Receiver<bool>, log: LogHandle, stop: watch::Receiver<bool>) -> Result<(), server::ServerError> {
+pub async fn serve(
+    address: SocketAddr,
+    metrics: Metrics,
+    ready: watch::Receiver<bool>,
+    log: Option<LogHandle>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), server::ServerError> {
     let listener = server::bind(address).await?;
     server::serve(listener, App { metrics, ready, log, log_level_writable: false }, stop).await
 }
