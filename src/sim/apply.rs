@@ -62,8 +62,8 @@ pub fn apply(live: Option<&Value>, config: &Value, writer: Writer<'_>, force: bo
 
 /// Removes the fields this manager applied before and does not want now, where nobody else owns them.
 fn remove_unwanted<'a>(object: &mut Value, before: &FieldSet, wanted: &FieldSet, others: impl Iterator<Item = &'a Managed> + Clone) {
-    // Longest paths first, so that a list item goes after its fields.
-    for path in before.difference(wanted).collect::<Vec<_>>().into_iter().rev() {
+    // A list item comes before its fields: it goes as a whole, while its key is still there to find it by.
+    for path in before.difference(wanted) {
         let kept = wanted.iter().any(|p| p.starts_with(path)) || others.clone().any(|m| m.fields.iter().any(|p| p.starts_with(path)));
         if !kept {
             fields::remove(object, path);
@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn another_managers_field_is_refused_without_force_and_taken_with_it() {
-        let live = apply(None, &json!({"spec": {"a": 1}}), by("one"), false, "v1", Shape::Opaque).unwrap();
-        let other = json!({"spec": {"a": 2}});
+        let live = apply(None, &json!({"metadata": {}, "spec": {"a": 1}}), by("one"), false, "v1", Shape::Opaque).unwrap();
+        let other = json!({"metadata": {}, "spec": {"a": 2}});
         let refused = apply(Some(&live), &other, by("two"), false, "v1", Shape::Opaque).unwrap_err();
         assert_eq!((refused.code, refused.reason.as_str()), (409, "Conflict"));
         let taken = apply(Some(&live), &other, by("two"), true, "v1", Shape::Opaque).unwrap();

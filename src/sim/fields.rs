@@ -104,7 +104,7 @@ pub fn key_of(item: &Value, keys: &[String]) -> String {
 fn is_item(item: &Value, part: &Part) -> bool {
     match part {
         Part::Field(_) => false,
-        Part::Item(text) => item.to_string() == *text,
+        Part::Item(text) => serde_json::from_str::<Value>(text).is_ok_and(|value| value == *item),
         Part::Key(text) => {
             let key: Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
             !key.is_empty() && key.iter().all(|(k, v)| item.get(k) == Some(v))

@@ -19,9 +19,11 @@ mod state;
 mod store;
 mod validate;
 mod watch;
+pub mod world;
 mod write;
 
 pub use journal::{Fault, RequestInfo, Verb};
 pub use patch::PatchKind;
 pub use server::{Latency, SimServer};
 pub use service::SimService;
+pub use world::{World, WorldConfig};

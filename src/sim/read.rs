@@ -84,7 +84,8 @@ impl State {
             text.push('\n');
         }
         if let Some(limit) = request.number("limitBytes")?.and_then(|n| usize::try_from(n).ok()) {
-            text.truncate(text.floor_char_boundary(limit));
+            let end = (0..=limit.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+            text.truncate(end.unwrap_or(0));
         }
         Ok(text)
     }

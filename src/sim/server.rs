@@ -1,8 +1,8 @@
 //! The simulated API server as tests, the demo and the simulated world hold it.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -19,6 +19,10 @@ use super::journal::{Fault, Interceptor, JOURNAL_LIMIT, RequestInfo, Verb};
 use super::registry::Resource;
 use super::service::SimService;
 use super::state::{Part, State, Write};
+
+/// This project's kinds. Their schemas take a while to prepare, and never change.
+static OWN_KINDS: LazyLock<Vec<Resource>> =
+    LazyLock::new(|| crds::all().iter().filter_map(|(_, crd)| Resource::custom(crd).ok()).collect());
 
 /// Delays, in tokio's time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,9 +61,6 @@ struct Journal {
 
 impl SimServer {
     /// A server with Kubernetes' and Istio's kinds and this project's CRDs.
-    ///
-    /// # Panics
-    /// Never: this project's CRDs each have a storage version.
     pub fn new(clock: Clock) -> Self {
         let server = Self {
             inner: Arc::new(Inner {
@@ -73,9 +74,8 @@ impl SimServer {
                 held: watch::channel(false).0,
             }),
         };
-        for (_, crd) in crds::all() {
-            let registered = server.register(&crd);
-            debug_assert!(registered.is_ok(), "this project's CRDs have a storage version");
+        for resource in OWN_KINDS.iter() {
+            server.inner.state.lock().register(resource.clone());
         }
         server
     }
