@@ -3,6 +3,7 @@
 pub mod args;
 pub mod condition;
 pub mod gates;
+pub mod resolve;
 pub mod route;
 pub mod window;
 
