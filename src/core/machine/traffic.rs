@@ -18,7 +18,12 @@ impl Machine<'_> {
                 (_, PromotionStage::FullWeight) => self.reachable(100),
             };
         }
-        if !self.in_steps() { 0 } else { self.reachable(self.plan.weight_at(self.step_index())) }
+        if !self.in_steps() {
+            return 0;
+        }
+        // The steps of a wrong spec say nothing about the index: weights stay where they are.
+        let weight = if self.blocked().is_some() { self.s.weights.desired } else { self.plan.weight_at(self.step_index()) };
+        self.reachable(weight)
     }
 
     /// No traffic for the canary arm while it still selects another revision.
@@ -64,10 +69,12 @@ impl Machine<'_> {
     /// Asks for what brings arms and routes to where they should be.
     pub(super) fn steer_traffic(&mut self) {
         self.note_traffic();
-        self.note_drift();
-        if self.s.canary_revision.is_none() {
+        // What another rollout owns is not written, but to end an abort that had begun.
+        let foreign = self.seen.rival.is_some() && (self.s.abort.is_none() || self.s.step.weight_since.is_some());
+        if self.s.canary_revision.is_none() || foreign {
             return;
         }
+        self.note_drift();
         self.point_arms();
         let desired = self.s.weights.desired;
         let wanting = |up: bool| {
@@ -148,7 +155,7 @@ impl Machine<'_> {
     }
 
     fn point_arms(&mut self) {
-        if self.blocked().is_some() && self.s.abort.is_none() {
+        if self.seen.rival.is_some() || (self.blocked().is_some() && self.s.abort.is_none()) {
             return;
         }
         let first = self.s.promotion.as_ref().is_some_and(|p| p.grounds == Grounds::First);
