@@ -139,9 +139,8 @@ impl Machine<'_> {
             let size = if Some(&set.hash) == stable.as_ref() {
                 Some(self.plan.replicas)
             } else if set.hash == canary && live && self.blocked().is_none() {
-                // Pods that may carry calls stay until the release is over.
-                let need = self.canary_need();
-                Some(if self.s.step.traffic_since.is_some() { need.max(set.wanted) } else { need })
+                // Pods that may carry calls stay until the release is over; they may be of an earlier attempt.
+                Some(self.canary_need().max(set.wanted))
             } else {
                 self.drained(&set.hash).then_some(0)
             };
@@ -164,11 +163,18 @@ impl Machine<'_> {
         let in_use: Vec<String> = if self.s.abort.is_some() { vec![] } else { vec![self.canary().to_string()] };
         let stable = self.s.stable_revision.clone();
         let arm = self.seen.canary_arm.selects.clone();
+        let applied = self.s.weights.applied;
+        let called = |hash: &String| {
+            let stable = &self.seen.stable_arm;
+            stable.selects.as_ref() == Some(hash)
+                || stable.ready.get(hash).is_some_and(|n| *n > 0)
+                || (applied > 0 && arm.as_ref() == Some(hash))
+        };
         let keep = i64::try_from(self.plan.abort_scale_down_delay.as_secs()).unwrap_or(i64::MAX);
         let seen = self.seen;
         for revision in &mut self.s.revisions {
             let current = Some(&revision.hash) == stable.as_ref() || in_use.contains(&revision.hash);
-            if current {
+            if current || called(&revision.hash) {
                 revision.retired_at = None;
             } else if revision.retired_at.is_none()
                 && (clear || arm.as_ref() != Some(&revision.hash))
