@@ -55,7 +55,12 @@ impl Machine<'_> {
         }
         if self.in_steps() && self.s.steps_hash.as_deref() != Some(&self.plan.steps_hash) {
             self.record("StepsChanged", "the step list changed: starting again from the first step", None, false);
+            let kept = self.s.step.clone();
             self.reset_steps();
+            // The attempt goes on. Its weight counts from now, so that no run of the old list stands for one of the new.
+            self.s.step.weight_since = None;
+            self.s.step.traffic_since = kept.traffic_since;
+            self.s.step.endpoints_since = kept.endpoints_since;
             self.forget_step_runs();
         }
     }
@@ -74,7 +79,8 @@ impl Machine<'_> {
         }
         self.sort_revisions();
         self.s.canary_revision = Some(target.clone());
-        self.s.attempt = 1;
+        // A revision that comes back needs fresh evidence: no run of its earlier release may stand for a new one.
+        self.s.attempt = 1 + self.seen.runs.iter().filter(|r| r.revision == target).map(|r| r.attempt).max().unwrap_or(0);
         self.s.abort = None;
         self.s.promotion = None;
         self.s.user_paused = false;
