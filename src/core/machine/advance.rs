@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Machine, Waiting, after};
 use crate::api::rollout::OnDeadline;
-use crate::api::status::{Grounds, Promotion, PromotionStage, StepState};
+use crate::api::status::{Grounds, Phase, Promotion, PromotionStage, StepState};
 use crate::core::intent::Intent;
 use crate::core::plan::PlanStep;
 
@@ -173,6 +173,10 @@ impl Machine<'_> {
 
     /// Pods, weights or Services that do not come within `progressDeadline`.
     pub(super) fn heed_deadline(&mut self) {
+        let stood = matches!(self.old.phase, Phase::Paused | Phase::Invalid);
+        if stood && !self.waiting.held && self.blocked().is_none() {
+            self.s.step.progress_at = Some(Time(self.now()));
+        }
         let Some(progress) = self.s.step.progress_at.clone() else { return };
         let stuck = self.waiting.timed && self.in_release() && self.s.abort.is_none() && self.blocked().is_none();
         let switching = self.s.promotion.as_ref().is_some_and(|p| p.stage == PromotionStage::ReturnWeights);

@@ -83,6 +83,7 @@ impl Machine<'_> {
         };
         let (down, up) = (wanting(false), wanting(true));
         let (lower, raise) = (down && self.may_lower(), up && self.may_raise(desired));
+        let reverting = self.abort_is_recorded() && desired == 0;
         for route in &self.seen.routes {
             let Ok(weights) = &route.weights else { continue };
             let canary = weights.iter().map(|w| w.canary).max().unwrap_or(0);
@@ -92,7 +93,6 @@ impl Machine<'_> {
             let up = weights.iter().any(|w| w.canary < i64::from(desired));
             let direction = if up { Direction::Raise } else { Direction::Lower };
             let intent = Intent::SetWeights { namespace: route.namespace.clone(), name: route.name.clone(), canary: desired, direction };
-            let reverting = self.s.abort.is_some() && desired == 0;
             match direction {
                 Direction::Raise if raise => self.intents.push(intent),
                 Direction::Raise => {}
@@ -104,6 +104,11 @@ impl Machine<'_> {
         if let Some(problem) = self.seen.routes.iter().find_map(|r| r.weights.as_ref().err()) {
             self.wait(problem.clone(), true);
         }
+    }
+
+    /// There is an abort, and more than this status knows of it: a verdict, an action, or an earlier status.
+    fn abort_is_recorded(&self) -> bool {
+        self.s.abort.as_ref().is_some_and(|a| a.gate.is_some() || a.by.is_some() || self.old.abort.is_some())
     }
 
     /// New calls may go to the stable arm: it selects the right revision. An arm without ready endpoints gets calls
