@@ -89,11 +89,12 @@ impl Machine<'_> {
         let need = self.plan.canary_pods_at(index, weight);
         let enough = weight == 0 || self.available(self.canary(), need);
         let observed = self.s.weights.desired == weight && self.s.step.weight_since.is_some();
-        if observed && enough && self.canary_arm_set() {
-            return true;
+        if observed && !enough {
+            let have = self.seen.replica_set(self.canary()).map_or(0, |r| r.available);
+            self.wait(format!("canary pods: {have} of {need} available"), true);
         }
-        // What exactly is missing is said where the weight is steered.
-        false
+        // What else is missing is said where the weight is steered.
+        observed && enough && self.canary_arm_set()
     }
 
     fn scale_done(&mut self, index: usize) -> bool {

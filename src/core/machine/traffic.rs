@@ -173,8 +173,13 @@ impl Machine<'_> {
         if !stable.is_empty() && self.seen.stable_arm.problem.is_none() && self.seen.stable_arm.selects.as_deref() != Some(&stable) {
             self.intents.push(Intent::PointArm { arm: Arm::Stable, hash: stable });
         }
-        if self.s.abort.is_none() && !self.canary_arm_set() && self.seen.canary_arm.problem.is_none() && self.canary_arm_free(first) {
-            self.intents.push(Intent::PointArm { arm: Arm::Canary, hash: canary });
+        if self.s.abort.is_some() || self.canary_arm_set() {
+            return;
+        }
+        match self.seen.canary_arm.problem.clone() {
+            Some(problem) => self.wait(problem, true),
+            None if self.canary_arm_free(first) => self.intents.push(Intent::PointArm { arm: Arm::Canary, hash: canary }),
+            None => {}
         }
     }
 
