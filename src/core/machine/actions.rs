@@ -8,12 +8,21 @@ use crate::core::observe::ActionSeen;
 use crate::core::plan::PlanStep;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+/// Marked actions that are remembered: a cache that lags may show them unmarked once more.
+const REMEMBERED: usize = 16;
+
 impl Machine<'_> {
     /// Carries out commands, oldest first. Each is remembered by UID until it is marked, so that a crash between the
     /// two does not carry it out twice.
     pub(super) fn obey_actions(&mut self) {
         let seen = self.seen;
-        self.s.handled_actions.retain(|h| seen.actions.iter().any(|a| a.uid == h.uid));
+        let open = |h: &HandledAction| seen.actions.iter().any(|a| a.uid == h.uid);
+        let mut surplus = self.s.handled_actions.iter().filter(|h| !open(h)).count().saturating_sub(REMEMBERED);
+        self.s.handled_actions.retain(|h| {
+            let drop = surplus > 0 && !open(h);
+            surplus -= usize::from(drop);
+            !drop
+        });
         for action in &seen.actions {
             if !self.s.handled_actions.iter().any(|h| h.uid == action.uid) {
                 let outcome = self.obey(action);
