@@ -99,7 +99,7 @@ impl Machine<'_> {
             let names: Vec<String> = holds.iter().map(|(n, _, _)| n.clone()).collect();
             let detail: Vec<String> = holds.iter().map(|(n, m, _)| format!("{n} ({m})")).collect();
             self.s.step.overridden.extend(names);
-            self.s.step.promoted = matches!(self.plan.steps.get(index), Some(PlanStep::Analysis { .. } | PlanStep::Pause(_)) | None);
+            self.s.step.promoted = matches!(self.plan.steps.get(index), Some(PlanStep::Pause(_)));
             self.record("Overridden", format!("step {step} goes on without {}{why}", detail.join(", ")), by, true);
             return Ok(format!("step {step} goes on without {}", detail.join(", ")));
         }

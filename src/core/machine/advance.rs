@@ -67,6 +67,11 @@ impl Machine<'_> {
             self.waiting.frozen = true;
             return true;
         }
+        if let Some(run) = self.forged_run() {
+            self.hold(format!("VoiceAnalysisRun {run} is not what was asked for, somebody made or changed it: delete it"));
+            self.waiting.frozen = true;
+            return true;
+        }
         false
     }
 
@@ -133,14 +138,7 @@ impl Machine<'_> {
             return true;
         }
         if runs && !self.step_run_passed() {
-            let undecided =
-                self.s.gates.iter().find(|g| g.kind == crate::api::run::RunKind::Step && g.verdict != Some(crate::api::run::Verdict::Pass));
-            let what = match undecided {
-                Some(g) if g.message.is_empty() => format!("{}: no measurement yet", g.name),
-                Some(g) => format!("{}: {}", g.name, g.message),
-                None => "analysis starts".to_string(),
-            };
-            self.wait(what, false);
+            self.wait(self.undecided(), false);
             return false;
         }
         if let Some((gate, message)) = self.unmet(require) {
