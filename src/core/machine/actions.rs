@@ -51,6 +51,9 @@ impl Machine<'_> {
             Verb::Abort => self.abort_by_hand(by, &why),
             Verb::Retry => self.retry(by, &why),
             Verb::Pause => {
+                if !self.in_steps() {
+                    return Err(self.no_steps());
+                }
                 if self.s.user_paused {
                     return Err("it is paused already".into());
                 }
@@ -73,16 +76,25 @@ impl Machine<'_> {
     fn no_release(&self) -> String {
         match &self.s.abort {
             Some(abort) => format!("revision {} was aborted ({}): use retry, or apply another version", abort.revision, abort.reason),
+            None if self.s.stable_revision.is_none() => "the first revision has no steps and nothing to go back to".into(),
             None => "no release is under way".into(),
+        }
+    }
+
+    fn no_steps(&self) -> String {
+        match &self.s.promotion {
+            Some(p) if p.grounds == Grounds::First => self.no_release(),
+            Some(_) => "no step is left: the roles are changing already".into(),
+            None => self.no_release(),
         }
     }
 
     fn promote(&mut self, by: Option<String>, why: &str) -> Result<String, String> {
         if !self.in_steps() {
-            return Err(match &self.s.promotion {
-                Some(_) => "every step has passed; the roles are changing".into(),
-                None => self.no_release(),
-            });
+            return Err(self.no_steps());
+        }
+        if let Some(blocked) = self.blocked() {
+            return Err(blocked);
         }
         if self.plan.paused || self.s.user_paused {
             return Err("it is paused: resume it first (or take spec.paused out of the manifest)".into());
@@ -119,10 +131,7 @@ impl Machine<'_> {
 
     fn promote_full(&mut self, by: Option<String>, why: &str) -> Result<String, String> {
         if !self.in_steps() {
-            return Err(match &self.s.promotion {
-                Some(_) => "the roles are changing already".into(),
-                None => self.no_release(),
-            });
+            return Err(self.no_steps());
         }
         if let Some(blocked) = self.blocked() {
             return Err(blocked);
@@ -153,6 +162,9 @@ impl Machine<'_> {
     fn retry(&mut self, by: Option<String>, why: &str) -> Result<String, String> {
         if self.s.abort.is_none() {
             return Err("nothing was aborted".into());
+        }
+        if let Some(blocked) = self.blocked() {
+            return Err(blocked);
         }
         self.s.abort = None;
         self.s.attempt += 1;
