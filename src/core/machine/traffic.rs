@@ -77,28 +77,27 @@ impl Machine<'_> {
         self.note_drift();
         self.point_arms();
         let desired = self.s.weights.desired;
-        let wanting = |up: bool| {
-            let weights = |r: &RouteSeen| r.weights.as_ref().is_ok_and(|w| w.iter().any(|w| w.canary < i64::from(desired)) == up);
-            self.seen.routes.iter().any(|r| r.weights.is_ok() && !r.says(desired) && weights(r))
-        };
-        let (down, up) = (wanting(false), wanting(true));
-        let (lower, raise) = (down && self.may_lower(), up && self.may_raise(desired));
-        let reverting = self.abort_is_recorded() && desired == 0;
-        for route in &self.seen.routes {
+        let seen = self.seen;
+        let raise = seen.routes.iter().any(|r| below(r, desired)) && self.may_raise(desired);
+        for route in seen.routes.iter().filter(|r| !r.says(desired)) {
             let Ok(weights) = &route.weights else { continue };
-            let canary = weights.iter().map(|w| w.canary).max().unwrap_or(0);
-            if route.says(desired) {
+            let found = || weights.iter().map(|w| i32::try_from(w.canary).unwrap_or(100));
+            let (least, most) = (found().min().unwrap_or(0), found().max().unwrap_or(0));
+            let (canary, direction) = match (below(route, desired), raise) {
+                (true, true) => (desired, Direction::Raise),
+                // One of its routes says too little and another too much: the excess goes.
+                (true, false) if most > desired => (least, Direction::Lower),
+                (true, false) => continue,
+                (false, _) => (desired, Direction::Lower),
+            };
+            if direction == Direction::Lower && !self.may_lower() {
                 continue;
             }
-            let up = weights.iter().any(|w| w.canary < i64::from(desired));
-            let direction = if up { Direction::Raise } else { Direction::Lower };
-            let intent = Intent::SetWeights { namespace: route.namespace.clone(), name: route.name.clone(), canary: desired, direction };
-            match direction {
-                Direction::Raise if raise => self.intents.push(intent),
-                Direction::Raise => {}
-                Direction::Lower if reverting && lower && canary > 0 => self.urgent.push(intent),
-                Direction::Lower if lower => self.intents.push(intent),
-                Direction::Lower => {}
+            let intent = Intent::SetWeights { namespace: route.namespace.clone(), name: route.name.clone(), canary, direction };
+            if direction == Direction::Lower && most > 0 && desired == 0 && self.abort_is_recorded() {
+                self.urgent.push(intent);
+            } else {
+                self.intents.push(intent);
             }
         }
         if let Some(problem) = self.seen.routes.iter().find_map(|r| r.weights.as_ref().err()) {
@@ -115,8 +114,12 @@ impl Machine<'_> {
     /// only if the canary arm has none either.
     fn may_lower(&mut self) -> bool {
         let arm = &self.seen.stable_arm;
-        let right = arm.selects.is_none() || arm.selects.as_deref() == Some(self.stable_target());
-        let fine = (right && arm.has_endpoints()) || !self.seen.canary_arm.has_endpoints();
+        let right = match arm.selects.as_deref() {
+            None => arm.has_endpoints(),
+            // Endpoints of another revision are on their way out.
+            Some(hash) => arm.problem.is_none() && hash == self.stable_target() && arm.ready.get(hash).is_some_and(|n| *n > 0),
+        };
+        let fine = right || !self.seen.canary_arm.has_endpoints();
         if !fine {
             let what = arm.problem.clone().unwrap_or_else(|| format!("{} has no ready pod: the weights stay", arm.name));
             self.wait(what, true);
@@ -237,4 +240,9 @@ impl Machine<'_> {
             self.wait("routes to say 0", false);
         }
     }
+}
+
+/// One of its routes gives the canary less than `weight`.
+fn below(route: &RouteSeen, weight: i32) -> bool {
+    route.weights.as_ref().is_ok_and(|all| all.iter().any(|w| w.canary < i64::from(weight)))
 }
