@@ -3,7 +3,7 @@
 use super::Machine;
 use crate::api::analysis::Mode;
 use crate::api::run::{Consequence, GateStatus, RunKind, RunPhase, Verdict};
-use crate::api::status::{GateSummary, Grounds, RunRecord};
+use crate::api::status::{GateSummary, Grounds, Promotion, PromotionStage, RunRecord};
 use crate::core::observe::RunSeen;
 
 /// Gate values as the decision record keeps them, `p95-first-token=812 (Fail)`.
@@ -60,8 +60,9 @@ impl Machine<'_> {
 
     /// A failed gate takes the canary out of traffic.
     pub(super) fn heed_gates(&mut self) {
-        let by_person = self.s.promotion.as_ref().is_some_and(|p| p.grounds == Grounds::PromotedFull);
-        if !self.in_release() || self.s.abort.is_some() || by_person {
+        // Overruled by a person, or too late: callers of the stable arm get the new revision already.
+        let past = |p: &Promotion| p.grounds == Grounds::PromotedFull || p.stage == PromotionStage::ReturnWeights;
+        if !self.in_release() || self.s.abort.is_some() || self.s.promotion.as_ref().is_some_and(past) {
             return;
         }
         let failed = self.active_gates().into_iter().find(|(_, g)| g.mode != Mode::DryRun && g.consequence == Some(Consequence::Abort));
