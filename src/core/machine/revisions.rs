@@ -55,7 +55,12 @@ impl Machine<'_> {
         }
         if self.in_steps() && self.s.steps_hash.as_deref() != Some(&self.plan.steps_hash) {
             self.record("StepsChanged", "the step list changed: starting again from the first step", None, false);
+            let kept = self.s.step.clone();
             self.reset_steps();
+            // The attempt goes on. Its weight counts from now, so that no run of the old list stands for one of the new.
+            self.s.step.weight_since = None;
+            self.s.step.traffic_since = kept.traffic_since;
+            self.s.step.endpoints_since = kept.endpoints_since;
             self.forget_step_runs();
         }
     }
@@ -74,7 +79,8 @@ impl Machine<'_> {
         }
         self.sort_revisions();
         self.s.canary_revision = Some(target.clone());
-        self.s.attempt = 1;
+        // A revision that comes back needs fresh evidence: no run of its earlier release may stand for a new one.
+        self.s.attempt = 1 + self.seen.runs.iter().filter(|r| r.revision == target).map(|r| r.attempt).max().unwrap_or(0);
         self.s.abort = None;
         self.s.promotion = None;
         self.s.user_paused = false;
@@ -139,9 +145,8 @@ impl Machine<'_> {
             let size = if Some(&set.hash) == stable.as_ref() {
                 Some(self.plan.replicas)
             } else if set.hash == canary && live && self.blocked().is_none() {
-                // Pods that may carry calls stay until the release is over.
-                let need = self.canary_need();
-                Some(if self.s.step.traffic_since.is_some() { need.max(set.wanted) } else { need })
+                // Pods that may carry calls stay until the release is over; they may be of an earlier attempt.
+                Some(self.canary_need().max(set.wanted))
             } else {
                 self.drained(&set.hash).then_some(0)
             };
@@ -164,11 +169,18 @@ impl Machine<'_> {
         let in_use: Vec<String> = if self.s.abort.is_some() { vec![] } else { vec![self.canary().to_string()] };
         let stable = self.s.stable_revision.clone();
         let arm = self.seen.canary_arm.selects.clone();
+        let applied = self.s.weights.applied;
+        let called = |hash: &String| {
+            let stable = &self.seen.stable_arm;
+            stable.selects.as_ref() == Some(hash)
+                || stable.ready.get(hash).is_some_and(|n| *n > 0)
+                || (applied > 0 && arm.as_ref() == Some(hash))
+        };
         let keep = i64::try_from(self.plan.abort_scale_down_delay.as_secs()).unwrap_or(i64::MAX);
         let seen = self.seen;
         for revision in &mut self.s.revisions {
             let current = Some(&revision.hash) == stable.as_ref() || in_use.contains(&revision.hash);
-            if current {
+            if current || called(&revision.hash) {
                 revision.retired_at = None;
             } else if revision.retired_at.is_none()
                 && (clear || arm.as_ref() != Some(&revision.hash))

@@ -6,6 +6,7 @@ use crate::api::rollout::Analysis;
 use crate::api::run::{RunKind, RunPhase};
 use crate::api::status::{PromotionStage, RunRecord};
 use crate::core::intent::Intent;
+use crate::core::observe::RunSeen;
 use crate::core::plan::PlanStep;
 use crate::core::resolve::{self, Facts};
 use crate::core::revision::run_spec_hash;
@@ -36,7 +37,7 @@ impl Machine<'_> {
 
     fn ensure_run(&mut self, kind: RunKind, step: Option<i32>, analysis: &Analysis, path: &str) {
         let at = self.s.runs.iter().position(|r| r.kind == kind && r.step == step);
-        if at.is_some_and(|i| self.run_of(&self.s.runs[i]).is_some()) {
+        if self.forged_run().is_some() || at.is_some_and(|i| self.run_of(&self.s.runs[i]).is_some_and(|r| !self.outdated(r))) {
             return;
         }
         let spec = match self.run_spec(kind, step, analysis, path) {
@@ -55,6 +56,12 @@ impl Machine<'_> {
             None => self.s.runs.push(record),
         }
         self.intents.push(Intent::CreateRun { name, spec: Box::new(spec) });
+    }
+
+    /// A background run without one of the gates that have to pass now: the spec or a template changed.
+    fn outdated(&self, run: &RunSeen) -> bool {
+        let lacks = |name: &String| run.gates.iter().all(|g| &g.name != name);
+        run.kind == RunKind::Background && !run.gates.is_empty() && self.plan.background_required.iter().any(lacks)
     }
 
     fn run_spec(&self, kind: RunKind, step: Option<i32>, analysis: &Analysis, path: &str) -> Result<VoiceAnalysisRunSpec, String> {
