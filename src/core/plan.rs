@@ -12,6 +12,7 @@ use crate::api::common::{Duration as ApiDuration, std_duration};
 use crate::api::rollout::{Analysis, CanaryScale, IstioTraffic, OnDeadline, Step};
 use crate::api::run::RunGate;
 use crate::core::SpecError;
+use crate::core::gates::settle_time;
 use crate::core::observe::Observations;
 use crate::core::resolve::{self, Facts};
 use crate::core::revision::steps_hash;
@@ -113,7 +114,7 @@ impl Plan {
             replicas: spec.replicas,
             steps_hash: steps_hash(&spec.steps),
             steps,
-            settle: gates.iter().map(|g| (g.gate.name.clone(), settle_time(&g.gate))).collect(),
+            settle: gates.iter().map(|g| (g.gate.name.clone(), settle_time(g))).collect(),
             background: background.map(|(analysis, _)| analysis),
             background_required: required,
             paused: spec.paused,
@@ -161,11 +162,6 @@ fn default_steps(required: &[String], errors: &mut Vec<SpecError>) -> Vec<PlanSt
     }
     let step = |w| [PlanStep::SetWeight(w), PlanStep::Analysis { run: None, require: required.to_vec() }];
     DEFAULT_WEIGHTS.into_iter().flat_map(step).collect()
-}
-
-/// Time after a weight change until a gate's data is from after it alone.
-fn settle_time(_gate: &crate::api::analysis::Gate) -> Duration {
-    Duration::ZERO
 }
 
 /// Facts to check gates with before a release is under way.
