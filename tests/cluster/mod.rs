@@ -18,10 +18,13 @@ use voicerollout::api::{VoiceRollout, VoiceRolloutStatus};
 use voicerollout::metrics::Metrics;
 use voicerollout::operator::clock::Clock;
 use voicerollout::operator::process::Operator;
-use voicerollout::sim::world::{World, WorldConfig};
 use voicerollout::sim::SimServer;
+use voicerollout::sim::world::{World, WorldConfig};
 use voicerollout::sources::secrets::SecretReader;
-use voicerollout::sources::{Progress, Request, Source, SourceError};
+use voicerollout::sources::{Source, SourceError};
+
+pub mod script;
+use script::Script;
 
 /// A small agent with its Services and route; steps without gates.
 pub const AGENT: &str = r#"
@@ -71,23 +74,81 @@ spec:
     - pause: {duration: 1m}
 "#;
 
+/// Gates of the article's agent, on the steps of [`AGENT`].
+pub const GATES: &str = r#"
+apiVersion: voicerollout.dev/v1alpha1
+kind: VoiceAnalysisTemplate
+metadata: {name: voice-canary, namespace: voice}
+spec:
+  gates:
+    - name: eval-pass-rate
+      threshold:
+        successCondition: "result[0] >= 0.92"
+        provider:
+          web: {url: "https://evals.internal/api/run?suite=voice&version={{args.canary-hash}}", jsonPath: "{$.passRate}"}
+    - name: p95-first-token
+      threshold:
+        successCondition: "result[0] <= 800"
+        provider:
+          prometheus:
+            address: http://prometheus.monitoring:9090
+            query: histogram_quantile(0.95, sum by (le) (rate(voice_first_token_ms_bucket{revision="{{args.canary-hash}}"}[1m])))
+    - name: ai-judge
+      judge:
+        anthropic: {model: claude-haiku-5-5}
+        prompt: Compare canary and stable.
+---
+apiVersion: v1
+kind: Service
+metadata: {name: agent-stable, namespace: voice}
+spec: {selector: {app: agent}, ports: [{port: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: agent-canary, namespace: voice}
+spec: {selector: {app: agent}, ports: [{port: 8080}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: agent, namespace: voice}
+spec:
+  hosts: [agent.example.com]
+  http:
+    - name: primary
+      route:
+        - {destination: {host: agent-stable}, weight: 100}
+        - {destination: {host: agent-canary}, weight: 0}
+---
+apiVersion: voicerollout.dev/v1alpha1
+kind: VoiceRollout
+metadata: {name: agent, namespace: voice}
+spec:
+  replicas: 4
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata: {labels: {app: agent}}
+    spec:
+      containers: [{name: agent, image: "agent:v1"}]
+  traffic:
+    istio:
+      stableService: agent-stable
+      canaryService: agent-canary
+      virtualServices: [{name: agent, routes: [primary]}]
+  steps:
+    - setWeight: 5
+    - pause: {duration: 5m}
+    - analysis: {templates: [{name: voice-canary}]}
+    - setWeight: 25
+    - pause: {duration: 10m}
+    - analysis: {templates: [{name: voice-canary}]}
+    - setWeight: 50
+    - pause: {duration: 15m}
+    - analysis: {templates: [{name: voice-canary}]}
+    - setWeight: 100
+"#;
+
 /// Longest virtual time that anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(6 * 3600);
-
-/// No provider.
-struct NoSource;
-
-impl Source for NoSource {
-    fn start<'a>(&'a self, _: &'a Request) -> futures::future::BoxFuture<'a, Result<Progress, SourceError>> {
-        Box::pin(async { Err(SourceError::new("no provider here")) })
-    }
-    fn poll<'a>(&'a self, r: &'a Request, _: &'a str) -> futures::future::BoxFuture<'a, Result<Progress, SourceError>> {
-        self.start(r)
-    }
-    fn cancel<'a>(&'a self, _: &'a Request, _: &'a str) -> futures::future::BoxFuture<'a, ()> {
-        Box::pin(async {})
-    }
-}
 
 struct NoSecrets;
 
@@ -114,11 +175,12 @@ pub struct Cluster {
 impl Cluster {
     /// Starts everything; the operator's caches are filled.
     pub async fn start() -> Self {
-        Self::start_with(Arc::new(NoSource), WorldConfig::default()).await
+        Self::start_with(&Script::good(), WorldConfig::default()).await
     }
 
     /// Starts everything with a provider and a world.
-    pub async fn start_with(sources: Arc<dyn Source>, config: WorldConfig) -> Self {
+    pub async fn start_with(script: &Script, config: WorldConfig) -> Self {
+        let sources: Arc<dyn Source> = Arc::new(script.clone());
         let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().expect("a time"));
         let server = SimServer::new(clock.clone());
         for name in ["voice", "voicerollout"] {
