@@ -192,7 +192,8 @@ fn check_background(spec: &VoiceRolloutSpec, seen: &Observations, errors: &mut V
         // One that ends has no evidence about the weights after its end.
         let ends = threshold.is_some_and(|t| t.count.is_some() || t.consecutive_success_limit > 0) || judge.is_some_and(|j| j.count > 1);
         if ends && gate.gate.mode == Mode::Enforce {
-            let message = "a background gate is measured until the promotion: leave out count and consecutiveSuccessLimit, or put it into a step";
+            let message =
+                "a background gate is measured until the promotion: leave out count and consecutiveSuccessLimit, or put it into a step";
             errors.push(SpecError::new(path, message));
         }
     }

@@ -4,4 +4,7 @@ mod cluster;
 mod specs;
 mod world;
 
+mod aborts;
+mod faults;
+mod people;
 mod releases;

@@ -105,10 +105,7 @@ pub fn spec(steps: Option<Vec<Step>>, background: Option<Analysis>) -> VoiceRoll
     let service = VirtualServiceRef { name: "agent".into(), namespace: String::new(), routes: vec![] };
     VoiceRolloutSpec {
         replicas: 10,
-        selector: LabelSelector {
-            match_labels: Some(BTreeMap::from([("app".to_string(), SET.to_string())])),
-            ..LabelSelector::default()
-        },
+        selector: LabelSelector { match_labels: Some(BTreeMap::from([("app".to_string(), SET.to_string())])), ..LabelSelector::default() },
         template: template(1),
         min_ready_seconds: 0,
         revision_history_limit: 10,
