@@ -72,6 +72,8 @@ pub fn decide(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen:
         m.obey_actions();
         m.advance();
         m.ensure_runs();
+        // Of the step that is the current one now.
+        m.note_gates();
         m.steer_traffic();
         m.heed_deadline();
         m.scale();

@@ -9,9 +9,7 @@ use crate::core::intent::Intent;
 impl Machine<'_> {
     /// Takes the ReplicaSets that exist into `status.revisions`.
     pub(super) fn note_revisions(&mut self) {
-        let kept = [self.s.canary_revision.clone(), self.s.stable_revision.clone()];
         let seen = self.seen;
-        self.s.revisions.retain(|r| seen.replica_set(&r.hash).is_some() || kept.contains(&Some(r.hash.clone())));
         for set in &seen.replica_sets {
             if !self.s.revisions.iter().any(|r| r.hash == set.hash) {
                 self.s.revisions.push(RevisionStatus { hash: set.hash.clone(), number: set.number, ..RevisionStatus::default() });
@@ -219,9 +217,14 @@ impl Machine<'_> {
         self.intents.extend(gone.into_iter().map(|name| Intent::DeleteReplicaSet { name }));
     }
 
-    /// Fills in the roles, for people.
+    /// Fills in the roles, for people, and forgets revisions that are gone.
     pub(super) fn assign_roles(&mut self) {
         let (stable, canary) = (self.s.stable_revision.clone(), self.s.canary_revision.clone());
+        let seen = self.seen;
+        self.s.revisions.retain(|r| {
+            let kept = [stable.as_ref(), canary.as_ref()].contains(&Some(&r.hash));
+            kept || seen.replica_set(&r.hash).is_some()
+        });
         for revision in &mut self.s.revisions {
             revision.role = if Some(&revision.hash) == stable.as_ref() {
                 Role::Stable
