@@ -9,9 +9,7 @@ use crate::core::intent::Intent;
 impl Machine<'_> {
     /// Takes the ReplicaSets that exist into `status.revisions`.
     pub(super) fn note_revisions(&mut self) {
-        let kept = [self.s.canary_revision.clone(), self.s.stable_revision.clone()];
         let seen = self.seen;
-        self.s.revisions.retain(|r| seen.replica_set(&r.hash).is_some() || kept.contains(&Some(r.hash.clone())));
         for set in &seen.replica_sets {
             if !self.s.revisions.iter().any(|r| r.hash == set.hash) {
                 self.s.revisions.push(RevisionStatus { hash: set.hash.clone(), number: set.number, ..RevisionStatus::default() });
@@ -41,16 +39,11 @@ impl Machine<'_> {
 
     /// Starts a release when `spec.template` names another revision, or starts its steps again when they changed.
     pub(super) fn follow_target(&mut self) {
-        if self.blocked().is_some() {
+        if self.may_begin() {
+            self.begin(self.seen.target.clone());
             return;
         }
-        let target = self.seen.target.clone();
-        if self.s.canary_revision.as_ref() != Some(&target) {
-            // A change of roles that has begun is finished first; it takes seconds.
-            let committed = self.s.promotion.as_ref().is_some_and(|p| p.stage != PromotionStage::FullWeight && p.grounds != Grounds::First);
-            if !committed {
-                self.begin(target);
-            }
+        if self.blocked().is_some() {
             return;
         }
         if self.in_steps() && self.s.steps_hash.as_deref() != Some(&self.plan.steps_hash) {
@@ -63,6 +56,14 @@ impl Machine<'_> {
             self.s.step.endpoints_since = kept.endpoints_since;
             self.forget_step_runs();
         }
+    }
+
+    /// `spec.template` names another revision than the newest one, and nothing has to be finished first.
+    pub(super) fn may_begin(&self) -> bool {
+        // A change of roles that has begun is finished; it takes seconds.
+        let committed = |p: &Promotion| p.stage != PromotionStage::FullWeight && p.grounds != Grounds::First;
+        let other = self.s.canary_revision.as_ref() != Some(&self.seen.target);
+        other && self.blocked().is_none() && !self.s.promotion.as_ref().is_some_and(committed)
     }
 
     fn begin(&mut self, target: String) {
@@ -219,9 +220,14 @@ impl Machine<'_> {
         self.intents.extend(gone.into_iter().map(|name| Intent::DeleteReplicaSet { name }));
     }
 
-    /// Fills in the roles, for people.
+    /// Fills in the roles, for people, and forgets revisions that are gone.
     pub(super) fn assign_roles(&mut self) {
         let (stable, canary) = (self.s.stable_revision.clone(), self.s.canary_revision.clone());
+        let seen = self.seen;
+        self.s.revisions.retain(|r| {
+            let kept = [stable.as_ref(), canary.as_ref()].contains(&Some(&r.hash));
+            kept || seen.replica_set(&r.hash).is_some()
+        });
         for revision in &mut self.s.revisions {
             revision.role = if Some(&revision.hash) == stable.as_ref() {
                 Role::Stable

@@ -65,12 +65,18 @@ impl Machine<'_> {
     }
 
     fn run_spec(&self, kind: RunKind, step: Option<i32>, analysis: &Analysis, path: &str) -> Result<VoiceAnalysisRunSpec, String> {
-        let weight = self.s.weights.desired;
+        // A run keeps its name until it is seen, so nothing that changes from step to step goes into it: the background
+        // begins with the first step that gives the canary traffic.
+        let begins = (0..self.plan.steps.len()).find(|i| self.plan.weight_at(*i) > 0).unwrap_or(0);
+        let (weight, number) = match step {
+            Some(index) => (self.s.weights.desired, index + 1),
+            None => (self.plan.weight_at(begins), i32::try_from(begins).unwrap_or(0) + 1),
+        };
         let facts = Facts {
             stable_revision: self.s.stable_revision.clone().unwrap_or_default(),
             canary_revision: self.canary().into(),
             weight,
-            step: step.unwrap_or(self.s.current_step.unwrap_or(0)) + 1,
+            step: number,
             attempt: self.s.attempt,
         };
         let seen = self.seen;

@@ -53,6 +53,9 @@ impl Machine<'_> {
             self.s.step.weight_since = None;
             self.s.step.progress_at = Some(now.clone());
         }
+        if self.s.canary_revision.is_some() && !self.foreign() {
+            self.note_drift();
+        }
         let said = !self.seen.routes.is_empty() && self.seen.routes.iter().all(|r| r.says(desired));
         if said && self.s.step.weight_since.is_none() {
             self.s.step.weight_since = Some(now.clone());
@@ -66,15 +69,17 @@ impl Machine<'_> {
         }
     }
 
+    /// Another rollout owns the routes: they are not written, but to end an abort that had begun.
+    fn foreign(&self) -> bool {
+        self.seen.rival.is_some() && (self.s.abort.is_none() || self.s.step.weight_since.is_some())
+    }
+
     /// Asks for what brings arms and routes to where they should be.
     pub(super) fn steer_traffic(&mut self) {
         self.note_traffic();
-        // What another rollout owns is not written, but to end an abort that had begun.
-        let foreign = self.seen.rival.is_some() && (self.s.abort.is_none() || self.s.step.weight_since.is_some());
-        if self.s.canary_revision.is_none() || foreign {
+        if self.s.canary_revision.is_none() || self.foreign() {
             return;
         }
-        self.note_drift();
         self.point_arms();
         let desired = self.s.weights.desired;
         let seen = self.seen;
