@@ -105,11 +105,16 @@ impl Machine<'_> {
     fn scale_done(&mut self, index: usize) -> bool {
         let need = self.plan.canary_pods_at(index, self.plan.weight_at(index));
         let canary = self.canary().to_string();
-        let ready = self.available(&canary, need) && (need == 0 || self.canary_serves(need));
-        if !ready {
+        if !self.available(&canary, need) {
             let have = self.seen.replica_set(&canary).map_or(0, |r| r.available);
             self.wait(format!("canary pods: {have} of {need} available"), true);
+            return false;
         }
+        let ready = need == 0 || self.canary_serves(need);
+        if !ready && self.canary_arm_set() {
+            self.wait(format!("{} to have {need} ready pods of {canary}", self.seen.canary_arm.name), true);
+        }
+        // Why the arm does not select them yet is said where it is pointed.
         ready
     }
 

@@ -124,7 +124,8 @@ impl Machine<'_> {
             // Endpoints of another revision are on their way out.
             Some(hash) => arm.problem.is_none() && hash == self.stable_target() && arm.ready.get(hash).is_some_and(|n| *n > 0),
         };
-        let fine = right || !self.seen.canary_arm.has_endpoints();
+        // With no replicas wanted there is no pod to wait for.
+        let fine = right || !self.seen.canary_arm.has_endpoints() || self.plan.replicas == 0;
         if !fine {
             let what = arm.problem.clone().unwrap_or_else(|| format!("{} has no ready pod: the weights stay", arm.name));
             self.wait(what, true);
