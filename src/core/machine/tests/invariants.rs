@@ -116,7 +116,8 @@ fn raised_only_to_ready_pods(_: &World, pass: &Pass) -> Check {
 
 fn lowered_only_to_ready_pods(_: &World, pass: &Pass) -> Check {
     let lowers = intents(pass).any(|i| matches!(i, Intent::SetWeights { direction: Direction::Lower, .. }));
-    let fine = pass.seen.stable_arm.has_endpoints() || !pass.seen.canary_arm.has_endpoints() || pass.seen.deleting || pass.plan.replicas == 0;
+    let fine =
+        pass.seen.stable_arm.has_endpoints() || !pass.seen.canary_arm.has_endpoints() || pass.seen.deleting || pass.plan.replicas == 0;
     ensure(!lowers || fine, || format!("lowered towards {:?}", pass.seen.stable_arm))
 }
 
