@@ -84,6 +84,7 @@ fn decide_once(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen
         m.follow_target();
         m.note_gates();
         m.heed_gates();
+        m.forget_outdated_run();
         m.obey_actions();
         m.advance();
         m.ensure_runs();

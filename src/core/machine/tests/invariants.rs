@@ -78,7 +78,7 @@ fn allowed(pass: &Pass) -> i32 {
         None if blocked(pass) => pass.before.weights.desired,
         None => {
             let reached = pass.plan.steps.iter().take(s.current_step.unwrap_or(0) as usize + 1);
-            reached.filter_map(|s| if let PlanStep::SetWeight(w) = s { Some(*w) } else { None }).last().unwrap_or(0)
+            reached.filter_map(|s| if let PlanStep::SetWeight(w) = s { Some(*w) } else { None }).next_back().unwrap_or(0)
         }
     }
 }
