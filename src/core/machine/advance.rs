@@ -85,15 +85,22 @@ impl Machine<'_> {
         match step {
             PlanStep::SetWeight(weight) => self.weight_done(*weight, index),
             PlanStep::CanaryScale(_) => self.scale_done(index),
+            // What is missing is said where the weight is steered.
+            PlanStep::Pause(_) | PlanStep::Analysis { .. } if !self.s.step.promoted && !self.weight_stands(index) => false,
             PlanStep::Pause(duration) => self.pause_done(*duration),
             PlanStep::Analysis { run, require } => self.analysis_done(run.is_some(), require),
         }
     }
 
+    /// The weight of step `index` has been read back.
+    fn weight_stands(&self, index: usize) -> bool {
+        self.s.weights.desired == self.plan.weight_at(index) && self.s.step.weight_since.is_some()
+    }
+
     fn weight_done(&mut self, weight: i32, index: usize) -> bool {
         let need = self.plan.canary_pods_at(index, weight);
         let enough = weight == 0 || self.available(self.canary(), need);
-        let observed = self.s.weights.desired == weight && self.s.step.weight_since.is_some();
+        let observed = self.weight_stands(index);
         if observed && !enough {
             let have = self.seen.replica_set(self.canary()).map_or(0, |r| r.available);
             self.wait(format!("canary pods: {have} of {need} available"), true);
@@ -105,11 +112,16 @@ impl Machine<'_> {
     fn scale_done(&mut self, index: usize) -> bool {
         let need = self.plan.canary_pods_at(index, self.plan.weight_at(index));
         let canary = self.canary().to_string();
-        let ready = self.available(&canary, need) && (need == 0 || self.canary_serves(need));
-        if !ready {
+        if !self.available(&canary, need) {
             let have = self.seen.replica_set(&canary).map_or(0, |r| r.available);
             self.wait(format!("canary pods: {have} of {need} available"), true);
+            return false;
         }
+        let ready = need == 0 || self.canary_serves(need);
+        if !ready && self.canary_arm_set() {
+            self.wait(format!("{} to have {need} ready pods of {canary}", self.seen.canary_arm.name), true);
+        }
+        // Why the arm does not select them yet is said where it is pointed.
         ready
     }
 

@@ -26,6 +26,9 @@ use crate::core::plan::Plan;
 
 pub use gates::values_of;
 
+/// Decisions that may come again and again at one step.
+const REPEATED: [&str; 3] = ["WeightApplied", "RoutesChangedByOthers", "CanaryUnavailable"];
+
 /// What [`decide`] found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
@@ -81,6 +84,7 @@ fn decide_once(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen
         m.follow_target();
         m.note_gates();
         m.heed_gates();
+        m.forget_outdated_run();
         m.obey_actions();
         m.advance();
         m.ensure_runs();
@@ -175,20 +179,28 @@ impl<'a> Machine<'a> {
             Some(by) => format!("{reason} (by {by})"),
             None => reason.clone(),
         };
-        // Somebody who edits weights again and again must not push everything else out of the record.
-        if self.s.decisions.last().is_some_and(|d| d.decision == decision && d.reason == reason) {
-            self.s.decisions.pop();
-        }
+        let step = self.step_text();
+        self.forget_repeated(decision, &step);
         self.s.decisions.push(DecisionRecord {
             at: Time(self.now()),
             revision: self.s.canary_revision.clone().unwrap_or_default(),
-            step: self.step_text(),
+            step,
             decision: decision.into(),
             reason,
             values: values_of(&self.s.gates),
             by,
         });
         self.events.push(EventNote { warning, reason: decision.into(), note });
+    }
+
+    /// Somebody who edits weights again and again, or pods that come and go, must not push everything else out of the
+    /// record: of those, only the newest at a step is kept.
+    fn forget_repeated(&mut self, decision: &str, step: &str) {
+        let noise = |d: &DecisionRecord| REPEATED.contains(&d.decision.as_str());
+        let start = self.s.decisions.iter().rposition(|d| !noise(d)).map_or(0, |i| i + 1);
+        let tail = self.s.decisions.split_off(start);
+        let again = |d: &DecisionRecord| noise(d) && d.decision == decision && d.step == step;
+        self.s.decisions.extend(tail.into_iter().filter(|d| !again(d)));
     }
 
     fn step_index(&self) -> usize {

@@ -7,6 +7,7 @@ use crate::api::status::{Grounds, PromotionStage};
 
 impl Machine<'_> {
     pub(super) fn advance_promotion(&mut self) {
+        self.fall_back();
         while let Some(promotion) = self.s.promotion.clone() {
             let done = match (promotion.grounds, promotion.stage) {
                 (Grounds::First, _) => self.first_done(&promotion.revision),
@@ -22,6 +23,18 @@ impl Machine<'_> {
                 (_, PromotionStage::FullWeight) => self.enter(PromotionStage::SwitchStable),
                 (_, PromotionStage::SwitchStable) => self.enter(PromotionStage::ReturnWeights),
             }
+        }
+    }
+
+    /// Not one pod of the new revision answers while stable moves to it, and the old one still can: it gets its Service
+    /// back.
+    fn fall_back(&mut self) {
+        let switching = self.s.promotion.as_ref().filter(|p| p.stage == PromotionStage::SwitchStable).map(|p| p.revision.clone());
+        let ready = |hash: &str| self.seen.replica_set(hash).map_or(0, |r| r.ready);
+        let Some(new) = switching.filter(|new| ready(new) == 0 && self.plan.replicas > 0) else { return };
+        if self.s.stable_revision.as_deref().is_some_and(|old| ready(old) > 0) {
+            self.record("PromotionHeld", format!("no pod of revision {new} is ready: stable stays as it was"), None, true);
+            self.enter(PromotionStage::FullWeight);
         }
     }
 

@@ -37,7 +37,7 @@ impl Machine<'_> {
 
     fn ensure_run(&mut self, kind: RunKind, step: Option<i32>, analysis: &Analysis, path: &str) {
         let at = self.s.runs.iter().position(|r| r.kind == kind && r.step == step);
-        if self.forged_run().is_some() || at.is_some_and(|i| self.run_of(&self.s.runs[i]).is_some_and(|r| !self.outdated(r))) {
+        if self.forged_run().is_some() || at.is_some_and(|i| self.run_of(&self.s.runs[i]).is_some()) {
             return;
         }
         let spec = match self.run_spec(kind, step, analysis, path) {
@@ -58,10 +58,14 @@ impl Machine<'_> {
         self.intents.push(Intent::CreateRun { name, spec: Box::new(spec) });
     }
 
-    /// A background run without one of the gates that have to pass now: the spec or a template changed.
-    fn outdated(&self, run: &RunSeen) -> bool {
-        let lacks = |name: &String| run.gates.iter().all(|g| &g.name != name);
-        run.kind == RunKind::Background && !run.gates.is_empty() && self.plan.background_required.iter().any(lacks)
+    /// Forgets a background run without one of the gates that have to pass now: the spec or a template changed.
+    pub(super) fn forget_outdated_run(&mut self) {
+        let lacks = |run: &RunSeen, name: &String| run.gates.iter().all(|g| &g.name != name);
+        let outdated = |run: &&RunSeen| !run.gates.is_empty() && self.plan.background_required.iter().any(|n| lacks(run, n));
+        let background = self.s.runs.iter().position(|r| r.kind == RunKind::Background);
+        if let Some(i) = background.filter(|i| self.run_of(&self.s.runs[*i]).filter(outdated).is_some()) {
+            self.s.runs.remove(i);
+        }
     }
 
     fn run_spec(&self, kind: RunKind, step: Option<i32>, analysis: &Analysis, path: &str) -> Result<VoiceAnalysisRunSpec, String> {

@@ -130,7 +130,7 @@ impl World {
             set.current = true;
             set.available = set.ready.min(set.wanted);
             set.ready = if self.broken.contains(&set.hash) { 0 } else { set.exist.min(set.wanted) };
-            set.exist = set.wanted;
+            set.exist = self.quota.get(&set.hash).map_or(set.wanted, |most| set.wanted.min(*most));
             set.available = set.available.min(set.ready);
         }
         let follow = |arm: &ArmSeen| ArmSeen { ready: endpoints(arm, &sets), ..arm.clone() };
