@@ -235,3 +235,5 @@ fn finished_count(state: &GateStatus) -> i32 {
 mod properties;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;
