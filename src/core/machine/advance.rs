@@ -1,6 +1,6 @@
 //! Steps: when one is done, and what it waits for otherwise.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{Machine, Waiting, after};
 use crate::api::rollout::OnDeadline;
@@ -38,7 +38,7 @@ impl Machine<'_> {
     }
 
     fn next_step(&mut self, index: usize) {
-        let now = Time(self.now());
+        let now = MicroTime(self.now());
         let kept = self.s.step.clone();
         let same_weight = self.plan.weight_at(index) == self.plan.weight_at(index + 1);
         self.s.current_step = i32::try_from(index + 1).ok();
@@ -175,7 +175,7 @@ impl Machine<'_> {
             revision: self.canary().into(),
             grounds: Grounds::StepsPassed,
             stage: PromotionStage::FullWeight,
-            since: Time(self.now()),
+            since: MicroTime(self.now()),
             ready_since: None,
         });
         self.advance_promotion();
@@ -186,7 +186,7 @@ impl Machine<'_> {
     pub(super) fn heed_deadline(&mut self) {
         let stood = matches!(self.old.phase, Phase::Paused | Phase::Invalid);
         if stood && !self.waiting.held && self.blocked().is_none() {
-            self.s.step.progress_at = Some(Time(self.now()));
+            self.s.step.progress_at = Some(MicroTime(self.now()));
         }
         let Some(progress) = self.s.step.progress_at.clone() else { return };
         let stuck = self.waiting.timed && self.in_release() && self.s.abort.is_none() && self.blocked().is_none();

@@ -16,7 +16,7 @@ mod traffic;
 mod tests;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use crate::api::VoiceRolloutStatus;
 use crate::api::status::{AbortRecord, DecisionRecord, MAX_DECISIONS, StepState};
@@ -182,7 +182,7 @@ impl<'a> Machine<'a> {
         let step = self.step_text();
         self.forget_repeated(decision, &step);
         self.s.decisions.push(DecisionRecord {
-            at: Time(self.now()),
+            at: MicroTime(self.now()),
             revision: self.s.canary_revision.clone().unwrap_or_default(),
             step,
             decision: decision.into(),
@@ -252,7 +252,7 @@ impl<'a> Machine<'a> {
         self.record("Aborted", reason.clone(), by.clone(), true);
         self.s.abort = Some(AbortRecord {
             revision: self.canary().into(),
-            at: Time(self.now()),
+            at: MicroTime(self.now()),
             step,
             weight: self.seen.applied_weight(),
             gate,
@@ -269,7 +269,7 @@ impl<'a> Machine<'a> {
     /// A new step list or attempt: from the first step, with what is known about the weight kept.
     fn reset_steps(&mut self) {
         let weight_since = self.s.step.weight_since.clone().filter(|_| self.s.weights.desired == 0);
-        let now = Time(self.now());
+        let now = MicroTime(self.now());
         self.s.current_step = Some(0);
         self.s.steps_hash = Some(self.plan.steps_hash.clone());
         self.s.step = StepState { started_at: Some(now.clone()), progress_at: Some(now), weight_since, ..StepState::default() };
@@ -277,6 +277,6 @@ impl<'a> Machine<'a> {
 }
 
 /// `since` plus a delay; never overflows.
-fn after(since: &Time, delay: std::time::Duration) -> Timestamp {
+fn after(since: &MicroTime, delay: std::time::Duration) -> Timestamp {
     since.0.checked_add(SignedDuration::try_from(delay).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
 }

@@ -1,6 +1,6 @@
 //! The change of roles at the end of a release. Re-rolls nothing: the new revision's pods stay, the Services move.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{Machine, after};
 use crate::api::status::{Grounds, PromotionStage};
@@ -39,7 +39,7 @@ impl Machine<'_> {
     }
 
     fn enter(&mut self, stage: PromotionStage) {
-        let now = Time(self.now());
+        let now = MicroTime(self.now());
         if let Some(promotion) = &mut self.s.promotion {
             promotion.stage = stage;
             promotion.since = now.clone();
@@ -81,7 +81,7 @@ impl Machine<'_> {
         let ready = self.seen.replica_set(hash).map_or(0, |r| r.ready);
         let exact = self.seen.stable_arm.serves(hash, 1) && self.seen.stable_arm.ready.get(hash) == Some(&ready);
         let exact = exact || (self.plan.replicas == 0 && self.seen.stable_arm.selects.as_deref() == Some(hash));
-        let now = Time(self.now());
+        let now = MicroTime(self.now());
         let Some(promotion) = &mut self.s.promotion else { return false };
         if !exact {
             promotion.ready_since = None;
@@ -111,7 +111,7 @@ impl Machine<'_> {
     }
 
     fn complete(&mut self, grounds: Grounds) {
-        let now = Time(self.now());
+        let now = MicroTime(self.now());
         let Some(promotion) = self.s.promotion.take() else { return };
         let old = self.s.stable_revision.replace(promotion.revision.clone());
         let keep = i64::try_from(self.plan.scale_down_delay.as_secs()).unwrap_or(i64::MAX);

@@ -5,11 +5,11 @@ use crate::api::VoiceAnalysisRunSpec;
 use crate::api::rollout::Analysis;
 use crate::api::run::{RunKind, RunPhase};
 use crate::api::status::{PromotionStage, RunRecord};
+use crate::core::gates::{rounded_up, spec_hash};
 use crate::core::intent::Intent;
 use crate::core::observe::RunSeen;
 use crate::core::plan::PlanStep;
 use crate::core::resolve::{self, Facts};
-use crate::core::revision::run_spec_hash;
 
 /// Finished runs kept for people beside those of the current attempt.
 const RUN_HISTORY: usize = 20;
@@ -47,7 +47,7 @@ impl Machine<'_> {
                 return;
             }
         };
-        let spec_hash = run_spec_hash(&spec);
+        let spec_hash = spec_hash(&spec);
         let part = step.map_or("bg".to_string(), |i| format!("s{}", i + 1));
         let name = format!("{}-{}-{}-{part}-{}", self.subject.name, spec.revision, spec.attempt, &spec_hash[..6]);
         let record = RunRecord { name: name.clone(), kind, step, spec_hash };
@@ -96,7 +96,7 @@ impl Machine<'_> {
             attempt: facts.attempt,
             step,
             weight,
-            traffic_since: since.clone(),
+            traffic_since: since.as_ref().map(|t| rounded_up(t.0)),
             gates,
             stop: false,
         })

@@ -1,6 +1,6 @@
 //! Weights and arms: what the routes should say, and when it is safe to say so.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{Machine, after};
 use crate::api::status::{Grounds, PromotionStage};
@@ -56,7 +56,7 @@ impl Machine<'_> {
 
     /// Notes since when the routes have said what they should, and the canary arm has had its pods.
     pub(super) fn note_traffic(&mut self) {
-        let now = Time(self.now());
+        let now = MicroTime(self.now());
         let serves = self.canary_serves(1);
         if serves != self.s.step.endpoints_since.is_some() {
             self.s.step.endpoints_since = serves.then(|| now.clone());
@@ -236,7 +236,7 @@ impl Machine<'_> {
                     format!("VirtualService {}/{} says {found} in place of {desired}: it is put right", route.namespace, route.name);
                 self.record("RoutesChangedByOthers", reason, None, true);
                 self.s.step.weight_since = None;
-                self.s.step.progress_at = Some(Time(self.now()));
+                self.s.step.progress_at = Some(MicroTime(self.now()));
             }
             _ => {}
         }

@@ -308,7 +308,7 @@ fn says_it_again(w: &World, pass: &Pass) -> Check {
     ensure(a == b, || format!("intents differ:\n{a:?}\n{b:?}"))
 }
 
-/// Time alone changes nothing before the time to look again.
+/// MicroTime alone changes nothing before the time to look again.
 fn stays_the_same_until_woken(w: &World, pass: &Pass) -> Check {
     let mut later = pass.seen.clone();
     let end = pass.decision.wake_at.unwrap_or_else(|| later.now + SignedDuration::from_hours(100));
