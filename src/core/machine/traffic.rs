@@ -57,7 +57,9 @@ impl Machine<'_> {
     /// Notes since when the routes have said what they should, and the canary arm has had its pods.
     pub(super) fn note_traffic(&mut self) {
         let now = Time(self.now());
-        let serves = self.canary_serves(1);
+        // Proxies have to know all the pods that a weight needs, not the first of them.
+        let need = if self.in_release() { self.canary_need() } else { 1 };
+        let serves = self.canary_serves(need);
         if serves != self.s.step.endpoints_since.is_some() {
             self.s.step.endpoints_since = serves.then(|| now.clone());
         }
