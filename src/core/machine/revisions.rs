@@ -177,7 +177,8 @@ impl Machine<'_> {
                 || stable.ready.get(hash).is_some_and(|n| *n > 0)
                 || (applied > 0 && arm.as_ref() == Some(hash))
         };
-        let keep = i64::try_from(self.plan.abort_scale_down_delay.as_secs()).unwrap_or(i64::MAX);
+        let seconds = |d: std::time::Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
+        let (beaten, failed) = (seconds(self.plan.scale_down_delay), seconds(self.plan.abort_scale_down_delay));
         let seen = self.seen;
         for revision in &mut self.s.revisions {
             let current = Some(&revision.hash) == stable.as_ref() || in_use.contains(&revision.hash);
@@ -188,7 +189,7 @@ impl Machine<'_> {
                 && seen.replica_set(&revision.hash).is_some_and(|r| r.wanted > 0 || r.exist > 0)
             {
                 revision.retired_at = Some(now.clone());
-                revision.keep_seconds = keep;
+                revision.keep_seconds = if revision.was_stable && !revision.aborted { beaten } else { failed };
             }
         }
     }
