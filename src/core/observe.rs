@@ -38,7 +38,7 @@ pub struct Observations {
     pub actions: Vec<ActionSeen>,
     /// Gate templates that the spec names and that exist.
     pub templates: BTreeMap<(String, bool), TemplateContent>,
-    /// Another rollout manages one of the routes or Services, and was there first: its name.
+    /// Another rollout manages one of the routes or Services, and was there first: which, in one sentence.
     pub rival: Option<String>,
 }
 

@@ -210,10 +210,11 @@ impl Machine<'_> {
 
     /// The canary arm may select another revision once no route has sent it calls for as long as a change takes.
     fn canary_arm_free(&mut self, first: bool) -> bool {
-        if first || self.seen.canary_arm.selects.is_none() {
-            return self.seen.routes.iter().all(|r| r.says(0)) || first;
+        let zero = self.seen.routes.iter().all(|r| r.says(0));
+        if first || (zero && self.seen.canary_arm.selects.is_none()) {
+            return true;
         }
-        let said = self.s.weights.desired == 0 && self.seen.routes.iter().all(|r| r.says(0));
+        let said = self.s.weights.desired == 0 && zero;
         let Some(since) = self.s.step.weight_since.clone().filter(|_| said) else {
             self.wait("the previous canary to be out of traffic", true);
             return false;

@@ -59,6 +59,8 @@ pub struct World {
     pub pace: i64,
     /// Pods of these revisions do not become ready.
     pub broken: Vec<String>,
+    /// EndpointSlices stay as they are.
+    pub endpoints_stall: bool,
     /// Most pods that a revision gets.
     pub quota: BTreeMap<String, i32>,
     /// What became of actions, by name.
@@ -111,6 +113,7 @@ impl World {
             script: BTreeMap::new(),
             pace: 5,
             broken: vec![],
+            endpoints_stall: false,
             quota: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             told: vec![],
