@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::telemetry::LogOptions;
 
 /// Name of the file that kubectl finds as its plugin.
 const PLUGIN: &str = "kubectl-voicerollout";
@@ -126,12 +128,12 @@ pub struct RunArgs {
     /// Hosts and CIDRs that gates may reach although they are loopback, link-local, metadata or API-server addresses
     #[arg(long, env = "VOICEROLLOUT_EGRESS_ALLOW", value_delimiter = ',', value_name = "LIST")]
     pub egress_allow: Vec<String>,
-    /// error, warn, info, debug, trace, or a filter such as voicerollout=debug,kube=warn
-    #[arg(long, env = "VOICEROLLOUT_LOG_LEVEL", default_value = "info", value_name = "FILTER")]
-    pub log_level: String,
-    /// Form of log lines
-    #[arg(long, env = "VOICEROLLOUT_LOG_FORMAT", default_value = "text")]
-    pub log_format: LogFormat,
+    /// The chart's admission policy is in force: the name in an action is the caller's own
+    #[arg(long, env = "VOICEROLLOUT_ACTIONS_VERIFIED")]
+    pub actions_verified: bool,
+    /// Logging.
+    #[command(flatten)]
+    pub log: LogOptions,
 }
 
 impl RunArgs {
@@ -140,15 +142,6 @@ impl RunArgs {
         let host = || std::env::var("HOSTNAME").unwrap_or_else(|_| "voicerollout".into());
         self.identity.clone().unwrap_or_else(|| format!("{}-{}", host(), std::process::id()))
     }
-}
-
-/// Form of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// `crd`

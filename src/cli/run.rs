@@ -1,13 +1,101 @@
 //! `run`: the operator.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use kube::client::ClientBuilder;
+use kube::{Client, Config};
+use tokio::sync::watch;
+
 use super::args::RunArgs;
-use super::error::CliError;
+use super::error::{CliError, chain};
+use crate::metrics::Metrics;
+use crate::operator::analysis::KubeSecrets;
+use crate::operator::clock::Clock;
+use crate::operator::lease::LeaseConfig;
+use crate::operator::process::{Operator, serve, stop_on_signal};
+use crate::sources::egress::{Allow, Egress};
+use crate::sources::judge::logs::KubeLogs;
+use crate::sources::{Sources, SourcesConfig};
+use crate::telemetry;
 
 /// Runs the operator until it is told to stop.
 ///
 /// # Errors
 /// What keeps it from starting.
-#[allow(clippy::unused_async)] // controllers are tasks
-pub async fn run(_args: RunArgs) -> Result<(), CliError> {
-    Err(CliError::NotBuilt("the operator"))
+pub async fn run(args: RunArgs) -> Result<(), CliError> {
+    let fail = |what: &str, e: &dyn std::error::Error| CliError::Connect { what: what.into(), message: chain(e) };
+    let log = telemetry::init(&args.log).map_err(|e| fail("set up logging", &e))?;
+    let stop = stop_on_signal().map_err(|e| fail("receive signals", &e))?;
+    let metrics = Metrics::new();
+    let config = Config::infer().await.map_err(|e| fail("find a cluster (the account of the pod, or a kubeconfig)", &e))?;
+    let egress = egress(&args, &config).await?;
+    let client = connect(config, &metrics).map_err(|e| fail("set up the connection", &e))?;
+    let identity = args.identity.clone().unwrap_or_else(own_name);
+    let lease = LeaseConfig {
+        duration: args.lease_duration,
+        renew: args.lease_renew_period,
+        ..LeaseConfig::new(&args.namespace, &args.lease_name, &identity)
+    };
+    let secrets = Arc::new(KubeSecrets::new(client.clone()));
+    let logs = Arc::new(KubeLogs::new(client.clone()));
+    let settings = SourcesConfig {
+        egress,
+        operator_namespace: args.namespace.clone(),
+        user_agent: concat!("voicerollout/", env!("CARGO_PKG_VERSION")).into(),
+    };
+    let (ready, is_ready) = watch::channel(false);
+    let operator = Operator {
+        sources: Arc::new(Sources::new(settings, secrets.clone(), logs)),
+        secrets,
+        client,
+        clock: Clock::system(),
+        namespaces: args.watch_namespaces.into_iter().filter(|n| !n.is_empty()).collect(),
+        own_namespace: args.namespace,
+        identity,
+        lease: Some(lease),
+        metrics: Arc::new(metrics.clone()),
+        actions_verified: args.actions_verified,
+        ready,
+    };
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = %args.listen, "starting");
+    let server = serve(args.listen, metrics, is_ready, Some(log), stop.clone());
+    let work = operator.run(stop);
+    tokio::pin!(server, work);
+    // Without health and metrics the process must not go on.
+    tokio::select! {
+        served = &mut server => match served {
+            Ok(()) => work.await,
+            Err(e) => return Err(fail("serve health and metrics", &e)),
+        },
+        () = &mut work => {}
+    }
+    Ok(())
+}
+
+fn connect(config: Config, metrics: &Metrics) -> Result<Client, kube::Error> {
+    Ok(ClientBuilder::try_from(config)?.with_layer(&metrics.api_layer()).build())
+}
+
+/// Gates may not reach the API server, whatever its addresses.
+async fn egress(args: &RunArgs, config: &Config) -> Result<Egress, CliError> {
+    let parse = |entry: &String| {
+        let wrong = |message: String| CliError::Connect { what: format!("--egress-allow {entry:?}"), message };
+        entry.parse::<Allow>().map_err(wrong)
+    };
+    let allow = args.egress_allow.iter().filter(|e| !e.is_empty()).map(parse).collect::<Result<Vec<_>, _>>()?;
+    let host = config.cluster_url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let port = config.cluster_url.port_u16().unwrap_or(443);
+    let mut deny_extra: Vec<IpAddr> = match tokio::net::lookup_host((host.as_str(), port)).await {
+        Ok(found) => found.map(|a| a.ip()).collect(),
+        Err(source) => return Err(CliError::Io { what: format!("look up the API server {host}"), source }),
+    };
+    deny_extra.extend(std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|h| h.parse::<IpAddr>().ok()));
+    Ok(Egress { allow, deny_extra })
+}
+
+fn own_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim();
+    format!("{}-{}", if host.is_empty() { "voicerollout" } else { host }, std::process::id())
 }

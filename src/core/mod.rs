@@ -1,5 +1,8 @@
 //! Decisions. Pure: no async, no I/O, no clock; `now` is an argument.
 
+pub mod args;
+pub mod condition;
+pub mod gates;
 pub mod intent;
 pub mod machine;
 pub mod observe;
@@ -7,6 +10,7 @@ pub mod plan;
 pub mod resolve;
 pub mod revision;
 pub mod route;
+pub mod window;
 
 /// Something wrong in a resource: where, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,6 +1,7 @@
 //! Effects against Kubernetes.
 
 pub mod act;
+pub mod analysis;
 pub mod backoff;
 pub mod clock;
 pub mod controller;
@@ -9,6 +10,7 @@ mod fake;
 pub mod gather;
 pub mod leadership;
 pub mod lease;
+pub mod process;
 pub mod reconcile;
 pub mod routes;
 pub mod stores;

@@ -1,5 +1,21 @@
 //! Analysis providers behind one contract: start, poll, cancel, on a measurement whose key is already persisted.
 
+pub mod egress;
+mod headers;
+mod http;
+pub mod json_path;
+pub mod judge;
+mod prometheus;
+pub mod redact;
+mod registry;
+pub mod secrets;
+mod web;
+
+pub use registry::{Sources, SourcesConfig};
+
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,6 +24,7 @@ use serde_json::Value;
 
 use crate::api::analysis::Gate;
 use crate::api::run::{Tokens, Verdict};
+pub use crate::core::args::ArgValue;
 
 /// One measurement to take.
 #[derive(Clone, Debug)]
@@ -30,21 +47,6 @@ pub struct Request {
     pub from_cluster_template: bool,
     /// Latest values of the run's other gates, for the judge.
     pub others: Vec<OtherGate>,
-}
-
-/// An argument's value.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ArgValue {
-    /// The text.
-    pub text: String,
-    /// It came from a Secret: it must not reach a status, an event, a log line or an error text.
-    pub secret: bool,
-}
-
-impl std::fmt::Debug for ArgValue {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.secret { "***" } else { &self.text })
-    }
 }
 
 /// What another gate of the run has found, for the judge.

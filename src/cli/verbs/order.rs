@@ -73,7 +73,7 @@ impl Session {
         match tokio::time::timeout(timeout, first_answer(changes)).await {
             Ok(Ok(status)) => Ok(status),
             Ok(Err(why)) => Err(unknown(&why)),
-            Err(_) => Err(unknown(&format!("the operator has not answered within {timeout:?}; is it running?"))),
+            Err(_) => Err(unknown(&format!("the operator has not answered within {timeout:?} (is it running?)"))),
         }
     }
 }

@@ -162,7 +162,7 @@ async fn a_refusal_is_an_error_with_the_operators_reason() {
 async fn without_an_answer_the_outcome_is_unknown() {
     let asleep = Server { rollouts: vec![agent()], ..Default::default() };
     let blind = Server { rollouts: vec![agent()], refuses_watch: true, ..Default::default() };
-    for (server, why) in [(asleep, "the operator has not answered within 30s; is it running?"), (blind, "you may not watch it")] {
+    for (server, why) in [(asleep, "the operator has not answered within 30s (is it running?)"), (blind, "you may not watch it")] {
         let (result, created) = order(server, "voice-agent", Action::Abort).await;
         let error = result.unwrap_err();
         let name = "voice-agent-abort-x7k2p";

@@ -1,0 +1,272 @@
+//! One gate: a measurement's outcome becomes counts, and counts and time become a verdict.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::rules::{self, Rules};
+use super::schedule::{self, stamp};
+use super::{MAX_MEASUREMENTS, Outcome, finished_count, time_limit};
+use crate::api::analysis::{Gate, OnInconclusive};
+use crate::api::common::std_duration;
+use crate::api::run::{Consequence, GateStatus, Measurement, Tokens, Verdict, VoiceAnalysisRunSpec};
+use crate::core::condition;
+use crate::core::window::{add, clock, span};
+
+/// Longest message, in characters.
+const MAX_MESSAGE: usize = 400;
+
+/// A measurement that has been decided.
+struct Decided {
+    verdict: Verdict,
+    value: Option<String>,
+    message: String,
+    tokens: Option<Tokens>,
+    retry_after: Option<std::time::Duration>,
+}
+
+/// Takes in a measurement's outcome and sets the time of the next one.
+pub fn record(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, outcome: &Outcome, now: Timestamp, jitter: f64) {
+    let Some(flight) = state.in_flight.take() else { return };
+    let rules = rules::rules(gate, spec.kind);
+    let decided = decide(gate, outcome);
+    count(state, decided.verdict);
+    mark(&rules, state, decided.verdict, flight.started_at.clone(), now);
+    if let Some(used) = decided.tokens {
+        let total = state.tokens.get_or_insert_default();
+        total.input = total.input.saturating_add(used.input);
+        total.output = total.output.saturating_add(used.output);
+    }
+    if decided.value.is_some() {
+        state.value.clone_from(&decided.value);
+    }
+    let wait = schedule::pause(&rules, decided.verdict, state.counts.consecutive_error, decided.retry_after, jitter);
+    let idle = is_ripe(&rules, state) && rules.interval.is_none();
+    state.next_at = if idle { None } else { Some(schedule::due(add(now, wait))) };
+    state.message = shorten(format!("{}{}", decided.message, progress(gate, &rules, state, decided.verdict)));
+    state.measurements.push(Measurement {
+        started_at: flight.started_at,
+        finished_at: stamp(now),
+        verdict: decided.verdict,
+        value: decided.value,
+        message: shorten(decided.message),
+    });
+    let surplus = state.measurements.len().saturating_sub(MAX_MEASUREMENTS);
+    state.measurements.drain(..surplus);
+}
+
+fn decide(gate: &Gate, outcome: &Outcome) -> Decided {
+    let plain = |verdict, message: String| Decided { verdict, value: None, message, tokens: None, retry_after: None };
+    match outcome {
+        Outcome::Value(value) => {
+            let Some(t) = &gate.threshold else { return plain(Verdict::Error, "a judge gave a value and no verdict".into()) };
+            let (verdict, message) = condition::evaluate(t.success_condition.as_deref(), t.failure_condition.as_deref(), value);
+            Decided { value: Some(condition::value_text(value)), ..plain(verdict, message) }
+        }
+        Outcome::NoData(message) => plain(Verdict::Inconclusive, message.clone()),
+        Outcome::Judged { verdict, reason, tokens } => {
+            let said = match verdict {
+                Verdict::Pass => "PASS",
+                Verdict::Fail => "FAIL",
+                Verdict::Inconclusive => "UNSURE",
+                Verdict::Error => {
+                    return Decided { tokens: Some(*tokens), ..plain(Verdict::Error, format!("the judge gave no verdict: {reason}")) };
+                }
+            };
+            Decided { value: Some(said.into()), tokens: Some(*tokens), ..plain(*verdict, format!("judge says {said}: {reason}")) }
+        }
+        Outcome::Failed { message, retry_after, tokens } => {
+            Decided { tokens: *tokens, retry_after: *retry_after, ..plain(Verdict::Error, message.clone()) }
+        }
+        Outcome::Running { .. } => plain(Verdict::Error, "the provider is still running".into()),
+    }
+}
+
+fn count(state: &mut GateStatus, verdict: Verdict) {
+    let c = &mut state.counts;
+    let total = match verdict {
+        Verdict::Pass => &mut c.pass,
+        Verdict::Fail => &mut c.fail,
+        Verdict::Inconclusive => &mut c.inconclusive,
+        Verdict::Error => &mut c.error,
+    };
+    *total = total.saturating_add(1);
+    c.consecutive_pass = if verdict == Verdict::Pass { c.consecutive_pass.saturating_add(1) } else { 0 };
+    c.consecutive_error = if verdict == Verdict::Error { c.consecutive_error.saturating_add(1) } else { 0 };
+}
+
+/// Keeps the clocks of failing and undecided time, and takes back verdicts that evidence has overtaken. An answer ends
+/// failing; only a Pass or a Fail ends being undecided, and an Error does not interrupt it.
+fn mark(rules: &Rules, state: &mut GateStatus, verdict: Verdict, started_at: Time, now: Timestamp) {
+    state.passing = verdict == Verdict::Pass;
+    if state.passing {
+        state.last_pass_at = Some(started_at);
+    }
+    if verdict == Verdict::Error {
+        state.failing_since.get_or_insert(stamp(now));
+        return;
+    }
+    state.failing_since = None;
+    if state.verdict == Some(Verdict::Error) {
+        (state.verdict, state.consequence) = (None, None);
+    }
+    if verdict == Verdict::Inconclusive {
+        state.undecided_since.get_or_insert(stamp(now));
+        return;
+    }
+    let since = state.undecided_since.take();
+    if is_overdue(rules, state) {
+        state.undecided_since = since.or(Some(stamp(now)));
+    } else if state.verdict == Some(Verdict::Inconclusive) {
+        (state.verdict, state.consequence) = (None, None);
+    }
+}
+
+/// A measurement that has been under way too long counts as an Error.
+pub fn expire(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, now: Timestamp) {
+    let limit = time_limit(gate);
+    let Some(key) = state.in_flight.as_ref().filter(|f| add(f.started_at.0, limit) <= now).map(|f| f.key.clone()) else { return };
+    let message = format!("no result within {}", span(limit));
+    let lost = Outcome::Failed { message, retry_after: None, tokens: None };
+    record(spec, gate, state, &lost, now, super::key::fraction(&key));
+}
+
+/// Gives the verdict that counts and time have reached. Says the same again when nothing has changed.
+pub fn settle(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, now: Timestamp) {
+    if rules::is_final(gate, state) {
+        return;
+    }
+    let rules = rules::rules(gate, spec.kind);
+    let reached = match rules.argo {
+        _ if rules.sentinel && state.counts.fail > 0 => Some(Verdict::Fail),
+        Some(limits) => argo_verdict(gate, &rules, limits, state, now),
+        None => hold_verdict(gate, &rules, state, now),
+    };
+    let Some(verdict) = reached else { return };
+    state.verdict = Some(verdict);
+    state.consequence = rules::consequence(gate, verdict);
+    if let Some(reason) = ran_out(gate, &rules, state, verdict) {
+        let last = state.measurements.last().map_or("", |m| m.message.as_str());
+        state.message = shorten(format!("{reason}: {last}"));
+    }
+    if rules::is_final(gate, state) {
+        state.next_at = None;
+        state.in_flight = None;
+    }
+}
+
+/// `counting: hold`. Limits count Fail only; errors and undecided measurements hold, for a time.
+fn hold_verdict(gate: &Gate, rules: &Rules, state: &GateStatus, now: Timestamp) -> Option<Verdict> {
+    if rules.failure_limit >= 0 && state.counts.fail > rules.failure_limit {
+        return Some(Verdict::Fail);
+    }
+    if is_ripe(rules, state) && state.in_flight.is_none() && is_over(state.started_at.as_ref(), gate.min_duration, now) {
+        return Some(Verdict::Pass);
+    }
+    let failing = state.failing_since.is_some() && is_over(state.failing_since.as_ref(), Some(gate.error_budget), now);
+    let undecided = gate.on_inconclusive != OnInconclusive::Extend
+        && state.undecided_since.is_some()
+        && is_over(state.undecided_since.as_ref(), Some(gate.max_duration), now);
+    match (failing, undecided) {
+        (true, true) if rules::consequence(gate, Verdict::Inconclusive) == Some(Consequence::Abort) => Some(Verdict::Inconclusive),
+        (true, _) => Some(Verdict::Error),
+        (false, true) => Some(Verdict::Inconclusive),
+        (false, false) => None,
+    }
+}
+
+/// `counting: argo`: Argo Rollouts' assessment of a metric. Errors in a row override undecided ones, which override
+/// failures; errors do not count towards `count`. Differences: nothing passes without a Pass, and `Extend` ignores the
+/// limit of undecided measurements.
+fn argo_verdict(gate: &Gate, rules: &Rules, (inconclusive, errors): (i32, i32), state: &GateStatus, now: Timestamp) -> Option<Verdict> {
+    let c = &state.counts;
+    let exceeds = |n: i32, limit: i32| limit >= 0 && n > limit;
+    let undecided = Some(Verdict::Inconclusive).filter(|_| gate.on_inconclusive != OnInconclusive::Extend);
+    if exceeds(c.consecutive_error, errors) {
+        return Some(Verdict::Error);
+    }
+    if exceeds(c.inconclusive, inconclusive) && undecided.is_some() {
+        return undecided;
+    }
+    if exceeds(c.fail, rules.failure_limit) {
+        return Some(Verdict::Fail);
+    }
+    let row = rules.consecutive_success > 0;
+    let complete = rules.count.is_some_and(|n| c.pass.saturating_add(c.fail).saturating_add(c.inconclusive) >= n);
+    if row && c.consecutive_pass >= rules.consecutive_success || !row && complete && c.pass > 0 {
+        return Some(Verdict::Pass).filter(|_| state.in_flight.is_none() && is_over(state.started_at.as_ref(), gate.min_duration, now));
+    }
+    match complete {
+        true if row && rules.failure_limit < 0 => Some(Verdict::Fail),
+        true => undecided,
+        false => None,
+    }
+}
+
+/// Enough has passed for the gate to pass, once `minDuration` is over, and the newest measurement is no Error and not
+/// undecided. `count` needs a Pass among its measurements; with `consecutiveSuccessLimit` only the row counts.
+pub fn is_ripe(rules: &Rules, state: &GateStatus) -> bool {
+    let c = &state.counts;
+    let held = rules.argo.is_none() && (state.failing_since.is_some() || state.undecided_since.is_some());
+    !held
+        && c.pass > 0
+        && if rules.consecutive_success > 0 { c.consecutive_pass >= rules.consecutive_success } else { is_counted(rules, state) }
+}
+
+fn is_counted(rules: &Rules, state: &GateStatus) -> bool {
+    rules.count.is_some_and(|n| state.counts.pass.saturating_add(state.counts.fail) >= n)
+}
+
+/// The measurements that were asked for are taken and do not decide.
+fn is_overdue(rules: &Rules, state: &GateStatus) -> bool {
+    let endless_row = rules.count.is_none() && rules.consecutive_success > 0;
+    !is_ripe(rules, state) && (is_counted(rules, state) || endless_row)
+}
+
+fn is_over(since: Option<&Time>, by: Option<crate::api::common::Duration>, now: Timestamp) -> bool {
+    since.is_none_or(|t| add(t.0, by.map(std_duration).unwrap_or_default()) <= now)
+}
+
+/// Why time or a limit gave the verdict, where the last measurement alone does not say.
+fn ran_out(gate: &Gate, rules: &Rules, state: &GateStatus, verdict: Verdict) -> Option<String> {
+    let since = |t: &Option<Time>| t.as_ref().map_or_else(String::new, |t| clock(t.0));
+    match (verdict, rules.argo) {
+        (Verdict::Error, Some((_, limit))) => Some(format!("{} errors in a row, tolerated are {limit}", state.counts.consecutive_error)),
+        (Verdict::Inconclusive, Some(_)) => Some(format!("undecided after {} measurements", finished_count(state))),
+        (Verdict::Error, None) => Some(format!(
+            "the provider fails since {}, longer than errorBudget {}",
+            since(&state.failing_since),
+            span(std_duration(gate.error_budget))
+        )),
+        (Verdict::Inconclusive, None) => Some(format!(
+            "undecided since {}, longer than maxDuration {}",
+            since(&state.undecided_since),
+            span(std_duration(gate.max_duration))
+        )),
+        (Verdict::Pass | Verdict::Fail, _) => None,
+    }
+}
+
+/// How far the gate has come, in brackets.
+fn progress(gate: &Gate, rules: &Rules, state: &GateStatus, verdict: Verdict) -> String {
+    let c = &state.counts;
+    let mut parts = Vec::new();
+    if rules.consecutive_success > 0 && verdict != Verdict::Error {
+        parts.push(format!("{} of {} passes in a row", c.consecutive_pass, rules.consecutive_success));
+    } else if let Some(count) = rules.count.filter(|n| *n > 1) {
+        parts.push(format!("{} of {count} measurements", c.pass.saturating_add(c.fail)));
+    }
+    if c.fail > 0 && rules.failure_limit > 0 && !rules.sentinel {
+        parts.push(format!("{} failed, tolerated are {}", c.fail, rules.failure_limit));
+    }
+    if verdict == Verdict::Error && rules.argo.is_none() && state.verdict.is_none() {
+        parts.push(format!("error {} in a row, {} at most", c.consecutive_error, span(std_duration(gate.error_budget))));
+    }
+    if parts.is_empty() { String::new() } else { format!(" ({})", parts.join("; ")) }
+}
+
+fn shorten(text: String) -> String {
+    match text.char_indices().nth(MAX_MESSAGE) {
+        Some((at, _)) => format!("{}...", &text[..at]),
+        None => text,
+    }
+}

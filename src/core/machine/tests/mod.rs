@@ -1,0 +1,7 @@
+//! Tests of the state machine against a small pure world.
+
+mod cluster;
+mod specs;
+mod world;
+
+mod releases;

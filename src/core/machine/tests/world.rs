@@ -1,0 +1,323 @@
+//! A small deterministic world around [`decide`]: a spec, the persisted status, a cluster, people and providers.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use super::super::{Decision, Subject, decide};
+use super::specs::{SET, hash, template};
+use crate::api::action::Verb;
+use crate::api::analysis::Gate;
+use crate::api::status::Phase;
+use crate::api::{VoiceRolloutSpec, VoiceRolloutStatus};
+use crate::core::intent::Intent;
+use crate::core::observe::{ActionSeen, ArmSeen, Observations, RouteSeen};
+use crate::core::plan::Plan;
+use crate::core::revision::revision_hash;
+use crate::core::route::RouteWeights;
+
+/// What a gate's provider answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Say {
+    Pass,
+    Fail,
+    Error,
+    Inconclusive,
+    Nothing,
+}
+
+/// How far a pass gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Luck {
+    /// Status written, every intent carried out.
+    Good,
+    /// The process dies after writing the status and this many intents.
+    DiesAfter(usize),
+    /// The status cannot be written: a conflict.
+    Conflict,
+}
+
+/// What was decided and on what, for the checks.
+pub struct Pass {
+    pub plan: Plan,
+    pub before: VoiceRolloutStatus,
+    pub seen: Observations,
+    pub decision: Decision,
+}
+
+/// The world.
+#[derive(Clone)]
+pub struct World {
+    pub subject: Subject,
+    pub spec: VoiceRolloutSpec,
+    pub status: VoiceRolloutStatus,
+    pub seen: Observations,
+    /// What gates hear; others hear [`Say::Pass`].
+    pub script: BTreeMap<String, Say>,
+    /// Seconds from the start of a run to its first measurement, and between measurements in the background.
+    pub pace: i64,
+    /// Pods of these revisions do not become ready.
+    pub broken: Vec<String>,
+    /// What became of actions, by name.
+    pub outcomes: BTreeMap<String, (bool, String)>,
+    /// Reasons of every event told.
+    pub told: Vec<String>,
+    /// The last time that a revision may have been given a call.
+    pub last_traffic: BTreeMap<String, Timestamp>,
+    /// The finalizer was taken off.
+    pub gone: bool,
+    pub(super) next_measurement: BTreeMap<String, Timestamp>,
+    pub(super) gates_of: BTreeMap<String, Vec<Gate>>,
+    actions_made: usize,
+}
+
+fn arm(name: &str) -> ArmSeen {
+    ArmSeen { name: format!("Service {name}"), problem: None, selects: None, ready: BTreeMap::new() }
+}
+
+pub fn route_seen(name: &str, canary: i64) -> RouteSeen {
+    let weights = RouteWeights { route: String::new(), index: 0, stable_at: 0, canary_at: 1, stable: 100 - canary, canary };
+    RouteSeen { namespace: "voice".into(), name: name.into(), weights: Ok(vec![weights]) }
+}
+
+impl World {
+    /// Nothing has happened yet.
+    pub fn new(spec: VoiceRolloutSpec) -> Self {
+        let subject = Subject { name: SET.into(), uid: "uid-1".into(), generation: Some(1), selector: format!("app={SET}") };
+        let seen = Observations {
+            // Not a whole second: the API server keeps whole ones.
+            now: "2026-01-01T00:00:00.4Z".parse().unwrap(),
+            deleting: false,
+            finalizer: false,
+            target: revision_hash(&spec.template),
+            rollout: Value::Null,
+            replica_sets: vec![],
+            stable_arm: arm("agent-stable"),
+            canary_arm: arm("agent-canary"),
+            routes: vec![route_seen("agent", 0)],
+            runs: vec![],
+            actions: vec![],
+            templates: BTreeMap::new(),
+            rival: None,
+        };
+        Self {
+            subject,
+            spec,
+            status: VoiceRolloutStatus::default(),
+            seen,
+            script: BTreeMap::new(),
+            pace: 5,
+            broken: vec![],
+            outcomes: BTreeMap::new(),
+            told: vec![],
+            last_traffic: BTreeMap::new(),
+            gone: false,
+            next_measurement: BTreeMap::new(),
+            gates_of: BTreeMap::new(),
+            actions_made: 0,
+        }
+    }
+
+    /// Version 1 is deployed and stable.
+    pub fn deployed(spec: VoiceRolloutSpec) -> Self {
+        let mut world = Self::new(spec);
+        world.settle();
+        assert_eq!(world.status.phase, Phase::Healthy, "{}", world.describe());
+        assert_eq!(world.status.stable_revision, Some(hash(1)));
+        world.told.clear();
+        world
+    }
+
+    /// Version 1 is stable, version 2 was applied.
+    pub fn releasing(spec: VoiceRolloutSpec) -> Self {
+        let mut world = Self::deployed(spec);
+        world.apply_version(2);
+        world
+    }
+
+    pub fn edit(&mut self, change: impl FnOnce(&mut VoiceRolloutSpec)) {
+        change(&mut self.spec);
+        self.seen.target = revision_hash(&self.spec.template);
+        self.subject.generation = self.subject.generation.map(|g| g + 1);
+    }
+
+    pub fn apply_version(&mut self, version: u32) {
+        self.edit(|s| s.template = template(version));
+    }
+
+    /// A person's command for the newest revision; gives its name.
+    pub fn ask(&mut self, verb: Verb) -> String {
+        let revision = self.status.canary_revision.clone().unwrap_or_default();
+        self.ask_for(verb, &revision)
+    }
+
+    pub fn ask_for(&mut self, verb: Verb, revision: &str) -> String {
+        self.actions_made += 1;
+        let name = format!("action-{}", self.actions_made);
+        let uid = format!("uid-{name}");
+        let by = Some("ann".to_string());
+        self.seen.actions.push(ActionSeen { name: name.clone(), uid, revision: revision.into(), verb, reason: None, by });
+        name
+    }
+
+    /// Says a command and lets it be carried out; gives whether it was, and the message.
+    pub fn command(&mut self, verb: Verb) -> (bool, String) {
+        let name = self.ask(verb);
+        self.pass();
+        self.outcomes.get(&name).cloned().unwrap_or_else(|| panic!("{verb:?} was not answered\n{}", self.describe()))
+    }
+
+    pub fn decide(&self) -> Decision {
+        decide(&self.subject, &self.plan(), &self.status, &self.seen)
+    }
+
+    pub fn plan(&self) -> Plan {
+        Plan::parse(&self.subject.name, &self.spec, &self.seen)
+    }
+
+    /// One reconcile of what is true now.
+    pub fn pass(&mut self) -> Pass {
+        let seen = self.seen.clone();
+        let status = self.status.clone();
+        self.pass_on(seen, status, Luck::Good)
+    }
+
+    /// One reconcile of what was seen, with a status that was read.
+    pub fn pass_on(&mut self, seen: Observations, status: VoiceRolloutStatus, luck: Luck) -> Pass {
+        let plan = Plan::parse(&self.subject.name, &self.spec, &seen);
+        let decision = decide(&self.subject, &plan, &status, &seen);
+        for intent in &decision.urgent {
+            self.carry_out(intent, &seen);
+        }
+        if luck != Luck::Conflict {
+            self.status = stored(&decision.status);
+            let n = if let Luck::DiesAfter(n) = luck { n } else { usize::MAX };
+            for intent in decision.intents.iter().take(n) {
+                self.carry_out(intent, &seen);
+            }
+            if luck == Luck::Good {
+                self.told.extend(decision.events.iter().map(|e| e.reason.clone()));
+            }
+        }
+        Pass { plan, before: status, seen, decision }
+    }
+
+    /// A reconcile, and then time: until the cluster moves, or the decision asked to look again, at most until `end`.
+    pub fn step(&mut self, end: Timestamp) -> Pass {
+        let pass = self.pass();
+        self.wait_for_news(pass.decision.wake_at, end);
+        pass
+    }
+
+    /// Lets the cluster and time go on after a reconcile that asked to be woken at `wake_at`.
+    pub fn wait_for_news(&mut self, wake_at: Option<Timestamp>, end: Timestamp) {
+        let second = self.seen.now.checked_add(SignedDuration::from_secs(1)).unwrap();
+        let next = if self.moving() { Some(second) } else { self.next_news() };
+        let at = [next, wake_at].into_iter().flatten().min().unwrap_or(end).min(end);
+        self.advance_to(at);
+    }
+
+    /// Reconciles until `done`; panics after an hour of the world's time, or without end.
+    pub fn until(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        let end = self.later(4 * 3600);
+        for _ in 0..3000 {
+            if done(self) {
+                return;
+            }
+            assert!(self.seen.now < end, "never: {what}\n{}", self.describe());
+            self.step(end);
+        }
+        panic!("not within 3000 passes: {what}\n{}", self.describe());
+    }
+
+    pub fn until_weight(&mut self, weight: i32) {
+        self.until(&format!("weight {weight}"), |w| w.status.weights.applied == weight && w.status.weights.desired == weight);
+    }
+
+    pub fn until_phase(&mut self, phase: Phase) {
+        self.until(&format!("phase {phase:?}"), |w| w.status.phase == phase);
+    }
+
+    /// Reconciles for a while.
+    pub fn run(&mut self, secs: i64) {
+        let end = self.later(secs);
+        while self.seen.now < end {
+            self.step(end);
+        }
+        self.pass();
+    }
+
+    /// Reconciles until nothing moves and nothing is to come but measurements; then checks that a further pass
+    /// changes nothing.
+    pub fn settle(&mut self) {
+        for _ in 0..5000 {
+            let before = self.status.clone();
+            let pass = self.pass();
+            let quiet = pass.decision.intents.is_empty() && pass.decision.urgent.is_empty() && self.status == before && !self.moving();
+            match (quiet, pass.decision.wake_at) {
+                (true, None) if self.next_news().is_none() || self.at_rest() => return,
+                (_, wake) => self.wait_for_news(wake, self.later(24 * 3600)),
+            }
+        }
+        panic!("never settles\n{}", self.describe());
+    }
+
+    /// Measurements go on, but nothing that they could say is news.
+    fn at_rest(&self) -> bool {
+        matches!(self.status.phase, Phase::Paused | Phase::Healthy | Phase::Degraded | Phase::Invalid)
+    }
+
+    pub fn later(&self, secs: i64) -> Timestamp {
+        self.seen.now.checked_add(SignedDuration::from_secs(secs)).unwrap()
+    }
+
+    pub fn applied(&self) -> i32 {
+        self.seen.applied_weight()
+    }
+
+    pub fn decided(&self, decision: &str) -> usize {
+        self.status.decisions.iter().filter(|d| d.decision == decision).count()
+    }
+
+    pub fn describe(&self) -> String {
+        let s = &self.status;
+        let decisions: Vec<String> =
+            s.decisions.iter().rev().take(12).map(|d| format!("  {} {} {}: {}", d.at.0, d.step, d.decision, d.reason)).collect();
+        let next = self.decide();
+        format!(
+            "now {}\nphase {:?} step {:?} {} weights {:?} {:?}\nmessage {}\nabort {:?}\npromotion {:?}\nsets {:?}\narms {:?}\n     {:?}\nroutes {:?}\nruns {:?}\nnext intents {:?} {:?} wake {:?}\ndecisions, newest first:\n{}",
+            self.seen.now,
+            s.phase,
+            s.current_step,
+            s.step_display,
+            s.weights,
+            s.step,
+            s.message,
+            s.abort,
+            s.promotion,
+            self.seen.replica_sets,
+            self.seen.stable_arm,
+            self.seen.canary_arm,
+            self.seen.routes.iter().map(|r| (&r.name, &r.weights)).collect::<Vec<_>>(),
+            self.seen.runs.iter().map(|r| (&r.name, r.phase, r.stop)).collect::<Vec<_>>(),
+            next.urgent,
+            next.intents.iter().map(short).collect::<Vec<_>>(),
+            next.wake_at,
+            decisions.join("\n"),
+        )
+    }
+}
+
+/// An intent without the whole run spec.
+pub fn short(intent: &Intent) -> String {
+    match intent {
+        Intent::CreateRun { name, .. } => format!("CreateRun {name}"),
+        other => format!("{other:?}"),
+    }
+}
+
+/// The status as the API server gives it back.
+pub fn stored(status: &VoiceRolloutStatus) -> VoiceRolloutStatus {
+    serde_json::from_value(serde_json::to_value(status).unwrap()).unwrap()
+}

@@ -1,0 +1,140 @@
+//! The operator as a process: starts everything in order, and stops it in order.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::watch;
+
+use super::analysis::{self, AnalysisContext};
+use super::clock::Clock;
+use super::controller::{self, Settings};
+use super::leadership::Leadership;
+use super::lease::{self, LeaseConfig};
+use crate::metrics::Metrics;
+use crate::server::{self, App};
+use crate::sources::Source;
+use crate::sources::secrets::SecretReader;
+use crate::telemetry::LogHandle;
+
+/// Longest time that passes under way get to finish at shutdown.
+const SHUTDOWN: Duration = Duration::from_secs(20);
+
+/// What the operator is started with.
+pub struct Operator {
+    /// The client.
+    pub client: Client,
+    /// The time.
+    pub clock: Clock,
+    /// Namespaces to watch; empty: all.
+    pub namespaces: Vec<String>,
+    /// Namespace of the operator itself: its Lease, and Secrets of cluster templates.
+    pub own_namespace: String,
+    /// Name of this process.
+    pub identity: String,
+    /// The Lease to hold; `None` for a process that is the only one.
+    pub lease: Option<LeaseConfig>,
+    /// Analysis providers.
+    pub sources: Arc<dyn Source>,
+    /// Reads the Secrets of gates.
+    pub secrets: Arc<dyn SecretReader>,
+    /// Figures for Prometheus.
+    pub metrics: Arc<Metrics>,
+    /// The chart's admission policy vouches for `requestedBy`.
+    pub actions_verified: bool,
+    /// Becomes true when every cache is filled.
+    pub ready: watch::Sender<bool>,
+}
+
+impl Operator {
+    /// Runs both controllers until `stop` is true, then lets passes under way finish and gives the Lease up.
+    pub async fn run(self, stop: watch::Receiver<bool>) {
+        let (give_up, given_up) = watch::channel(false);
+        let (leadership, lease) = match self.lease {
+            Some(config) => {
+                let (leadership, task) = lease::start(self.client.clone(), config, self.clock.clone(), given_up);
+                (leadership, Some(task))
+            }
+            None => (Leadership::always(), None),
+        };
+        self.metrics.follow_leader(leadership.changes());
+        let rollouts = controller::run(
+            Settings {
+                client: self.client.clone(),
+                namespaces: self.namespaces.clone(),
+                leadership: leadership.clone(),
+                clock: self.clock.clone(),
+                metrics: self.metrics.clone(),
+                identity: self.identity,
+                actions_verified: self.actions_verified,
+                ready: self.ready,
+            },
+            stopped(stop.clone()),
+        );
+        let context = Arc::new(AnalysisContext {
+            client: self.client,
+            clock: self.clock,
+            leadership,
+            sources: self.sources,
+            secrets: self.secrets,
+            operator_namespace: self.own_namespace,
+        });
+        let scopes = if self.namespaces.is_empty() { vec![None] } else { self.namespaces.into_iter().map(Some).collect() };
+        let runs = scopes.into_iter().map(|n| analysis::run(context.clone(), n, stopped(stop.clone())));
+        let work = async { tokio::join!(rollouts, futures::future::join_all(runs)) };
+        let late = async {
+            stopped(stop.clone()).await;
+            tokio::time::sleep(SHUTDOWN).await;
+        };
+        tokio::select! {
+            _ = work => tracing::info!("controllers stopped"),
+            () = late => tracing::warn!("controllers did not stop in time"),
+        }
+        give_up.send_replace(true);
+        if let Some(task) = lease {
+            let _ = task.await;
+        }
+    }
+}
+
+/// Serves health, readiness and metrics until `stop` is true.
+///
+/// # Errors
+/// When the address cannot be used.
+pub async fn serve(
+    address: SocketAddr,
+    metrics: Metrics,
+    ready: watch::Receiver<bool>,
+    log: Option<LogHandle>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), server::ServerError> {
+    let listener = server::bind(address).await?;
+    server::serve(listener, App { metrics, ready, log, log_level_writable: false }, stop).await
+}
+
+/// Resolves when `stop` is true or its sender is gone.
+pub async fn stopped(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// True on SIGTERM or SIGINT.
+///
+/// # Errors
+/// When signals cannot be received.
+pub fn stop_on_signal() -> std::io::Result<watch::Receiver<bool>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (sender, receiver) = watch::channel(false);
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        tracing::info!("stopping");
+        sender.send_replace(true);
+        // The sender lives on, or the receivers would see an end without the value.
+        std::future::pending::<()>().await;
+    });
+    Ok(receiver)
+}

@@ -1,0 +1,148 @@
+//! The kubelet of the only node: pods start, become ready or crash, and end.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::super::delete::DeleteOptions;
+use super::super::fields;
+use super::super::state::Part;
+use super::super::store::{Change, Key, uid};
+use super::Cluster;
+use super::config::Start;
+use super::timers::Task;
+
+/// Name of the node.
+pub(super) const NODE: &str = "sim-node";
+/// Longest wait of a crash loop.
+const MAX_BACKOFF: Duration = Duration::from_secs(300);
+
+impl Cluster {
+    pub(super) fn kubelet_sees(&mut self, change: &Change) {
+        let key = &change.key;
+        let Some(pod) = &change.new else {
+            self.cut_calls(key);
+            return;
+        };
+        let Some(uid) = uid(pod).map(ToOwned::to_owned) else { return };
+        let now = Instant::now();
+        if let Some(grace) = pod.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_u64) {
+            let wait = self.shared.config.lock().termination.min(Duration::from_secs(grace));
+            self.timers.once(now + wait, Task::Gone { pod: key.clone(), uid });
+        } else if pod.pointer("/spec/nodeName").is_none() {
+            self.merge(key, Part::Main, &json!({"spec": {"nodeName": NODE}}));
+        } else if pod.pointer("/status/startTime").is_none() {
+            let delay = self.shared.config.lock().image(image(pod)).start_delay;
+            self.timers.once(now + delay, Task::Start { pod: key.clone(), uid });
+        }
+    }
+
+    /// The pod, if it is still the same one and not ending.
+    fn living(&self, key: &Key, wanted: &str) -> Option<std::sync::Arc<Value>> {
+        self.object(key).filter(|pod| uid(pod) == Some(wanted) && pod.pointer("/metadata/deletionTimestamp").is_none())
+    }
+
+    pub(super) fn start_pod(&mut self, key: &Key, wanted: &str) {
+        let Some(pod) = self.living(key, wanted) else { return };
+        if pod.pointer("/status/startTime").is_some() {
+            return;
+        }
+        let start = self.shared.config.lock().image(image(&pod)).start;
+        let ip = format!("10.{}.{}.{}", (self.next_ip >> 16) & 0xff, (self.next_ip >> 8) & 0xff, self.next_ip & 0xff);
+        self.next_ip += 1;
+        let state = match start {
+            Start::Ready | Start::NeverReady => Containers::Run { ready: start == Start::Ready },
+            Start::CrashLoop => {
+                let restart = Task::Restart { pod: key.clone(), uid: wanted.to_owned(), times: 1 };
+                self.timers.once(Instant::now() + Duration::from_secs(10), restart);
+                Containers::Crashed { times: 0 }
+            }
+        };
+        let mut status = status(&pod, self.clock.now(), state);
+        status["podIP"] = json!(ip);
+        status["podIPs"] = json!([{"ip": ip}]);
+        status["hostIP"] = json!("10.255.0.1");
+        status["startTime"] = json!(fields::seconds(self.clock.now()));
+        self.merge(key, Part::Status, &json!({"status": status}));
+    }
+
+    pub(super) fn restart_pod(&mut self, key: &Key, wanted: &str, times: u32) {
+        let Some(pod) = self.living(key, wanted) else { return };
+        let status = status(&pod, self.clock.now(), Containers::Crashed { times });
+        self.merge(key, Part::Status, &json!({"status": status}));
+        let wait = Duration::from_secs(10).saturating_mul(1 << times.min(5)).min(MAX_BACKOFF);
+        let again = Task::Restart { pod: key.clone(), uid: wanted.to_owned(), times: times + 1 };
+        self.timers.once(Instant::now() + wait, again);
+    }
+
+    pub(super) fn end_pod(&mut self, key: &Key, wanted: &str) {
+        if self.object(key).is_none_or(|pod| uid(&pod) != Some(wanted)) {
+            return;
+        }
+        self.attempt(key, |state, key| {
+            let Some(resource) = state.resources.get(key.kind).cloned() else { return Ok(()) };
+            let now = DeleteOptions { grace: Some(0), ..DeleteOptions::default() };
+            state.delete(&resource, &key.namespace, &key.name, &now).map(drop)
+        });
+    }
+}
+
+/// Image of a pod's first container.
+fn image(pod: &Value) -> &str {
+    pod.pointer("/spec/containers/0/image").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Since when a pod is Ready; `None` when it is not.
+pub(super) fn ready_since(pod: &Value) -> Option<Timestamp> {
+    let conditions = pod.pointer("/status/conditions")?.as_array()?;
+    let ready = conditions.iter().find(|c| c["type"] == "Ready" && c["status"] == "True")?;
+    ready["lastTransitionTime"].as_str()?.parse().ok()
+}
+
+/// What a pod's containers do.
+#[derive(Clone, Copy)]
+enum Containers {
+    Run { ready: bool },
+    Crashed { times: u32 },
+}
+
+fn status(pod: &Value, now: Timestamp, containers: Containers) -> Value {
+    let now = fields::seconds(now);
+    let (ready, restarts, state) = match containers {
+        Containers::Run { ready } => (ready, 0, json!({"running": {"startedAt": now}})),
+        Containers::Crashed { times } => {
+            let message = "back-off restarting failed container";
+            (false, times, json!({"waiting": {"reason": "CrashLoopBackOff", "message": message}}))
+        }
+    };
+    let list = pod.pointer("/spec/containers").and_then(Value::as_array);
+    let statuses: Vec<Value> = list
+        .into_iter()
+        .flatten()
+        .map(|c| {
+            json!({
+                "name": c["name"], "image": c["image"], "imageID": c["image"], "ready": ready, "started": ready,
+                "restartCount": restarts, "state": state
+            })
+        })
+        .collect();
+    let condition = |name: &str, holds: bool| {
+        let mut condition = json!({"type": name, "status": if holds { "True" } else { "False" }, "lastTransitionTime": now});
+        if !holds {
+            condition["reason"] = json!("ContainersNotReady");
+        }
+        condition
+    };
+    json!({
+        "phase": "Running",
+        "conditions": [
+            condition("PodScheduled", true),
+            condition("Initialized", true),
+            condition("ContainersReady", ready),
+            condition("Ready", ready)
+        ],
+        "containerStatuses": statuses
+    })
+}

@@ -1,0 +1,257 @@
+//! The rest of a cluster, played in virtual time: ReplicaSets, kubelets, EndpointSlices, proxies and callers.
+//!
+//! One task follows the server's changes and keeps its own timers, so that a run is the same for the same seed.
+
+mod callers;
+mod config;
+mod endpoints;
+mod kubelet;
+mod proxies;
+mod replica_set;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::operator::clock::Clock;
+
+pub use self::callers::{CallCounts, Violation};
+pub use self::config::{Callers, ImageBehaviour, Start, WorldConfig};
+
+use self::callers::{Book, Calls};
+use self::proxies::Proxies;
+use self::timers::{Task, Timers};
+use super::fail::Answer;
+use super::patch::PatchKind;
+use super::server::SimServer;
+use super::state::{Part, State, Write};
+use super::store::{Change, Key};
+
+/// A running world. It ends when this is dropped.
+pub struct World {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+/// What the world's task and its holder both see.
+struct Shared {
+    config: Mutex<WorldConfig>,
+    book: Mutex<Book>,
+}
+
+impl World {
+    /// Starts a world on a server. What is there already is taken as known to everyone.
+    #[allow(clippy::unused_async)] // tells that it has to be called inside a runtime
+    pub async fn start(server: SimServer, clock: Clock, config: WorldConfig) -> Self {
+        let shared = Arc::new(Shared { config: Mutex::new(config), book: Mutex::default() });
+        let cluster = Cluster::new(server, clock, Arc::clone(&shared));
+        Self { shared, task: tokio::spawn(cluster.run()) }
+    }
+
+    /// Says how pods of an image behave from now on; pods that run already stay as they are.
+    pub fn set_image(&self, image: &str, behaviour: ImageBehaviour) {
+        self.shared.config.lock().images.insert(image.to_owned(), behaviour);
+    }
+
+    /// What became of calls, by revision hash (`voicerollout.dev/revision`).
+    pub fn calls(&self) -> BTreeMap<String, CallCounts> {
+        self.shared.book.lock().by_revision.clone()
+    }
+
+    /// Starts counting anew; calls that are under way stay under way.
+    pub fn reset_calls(&self) {
+        self.shared.book.lock().by_revision.clear();
+    }
+
+    /// Calls that were sent where nothing could answer them.
+    pub fn violations(&self) -> Vec<Violation> {
+        self.shared.book.lock().violations.clone()
+    }
+
+    /// Calls under way on a pod.
+    pub fn active_calls(&self, namespace: &str, pod: &str) -> usize {
+        self.shared.book.lock().active.get(&(namespace.to_owned(), pod.to_owned())).copied().unwrap_or(0)
+    }
+
+    /// Calls under way everywhere.
+    pub fn all_active_calls(&self) -> usize {
+        self.shared.book.lock().active.values().sum()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Positions of the kinds a world acts on.
+#[derive(Clone, Copy)]
+struct Kinds {
+    pods: usize,
+    replica_sets: usize,
+    services: usize,
+    slices: usize,
+    virtual_services: usize,
+    destination_rules: usize,
+}
+
+impl Kinds {
+    fn of(state: &State) -> Self {
+        // All of them are built in; a kind that were missing would have no objects.
+        let id = |group: &str, plural: &str| state.resource(group, plural).map_or(usize::MAX, |r| r.id);
+        Self {
+            pods: id("", "pods"),
+            replica_sets: id("apps", "replicasets"),
+            services: id("", "services"),
+            slices: id("discovery.k8s.io", "endpointslices"),
+            virtual_services: id("networking.istio.io", "virtualservices"),
+            destination_rules: id("networking.istio.io", "destinationrules"),
+        }
+    }
+}
+
+/// The world's task.
+struct Cluster {
+    server: SimServer,
+    clock: Clock,
+    shared: Arc<Shared>,
+    kinds: Kinds,
+    timers: Timers,
+    cursor: u64,
+    proxies: Proxies,
+    calls: Calls,
+    next_ip: u32,
+}
+
+impl Cluster {
+    fn new(server: SimServer, clock: Clock, shared: Arc<Shared>) -> Self {
+        let kinds = server.with_state(Kinds::of);
+        let seed = shared.config.lock().seed;
+        Self {
+            server,
+            clock,
+            shared,
+            kinds,
+            timers: Timers::default(),
+            cursor: 0,
+            proxies: Proxies::default(),
+            calls: Calls::new(seed),
+            next_ip: 1,
+        }
+    }
+
+    async fn run(mut self) {
+        let mut changes = self.server.with_state(|state| state.store.subscribe());
+        self.take_what_is_there();
+        loop {
+            changes.borrow_and_update();
+            self.follow();
+            while let Some(task) = self.timers.due(Instant::now()) {
+                self.perform(task);
+                self.follow();
+            }
+            match self.timers.next() {
+                Some(at) => tokio::select! {
+                    biased;
+                    _ = changes.changed() => {}
+                    () = tokio::time::sleep_until(at) => {}
+                },
+                None => {
+                    if changes.changed().await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_what_is_there(&mut self) {
+        let kinds = self.kinds;
+        let followed = [kinds.pods, kinds.services, kinds.replica_sets, kinds.slices, kinds.virtual_services, kinds.destination_rules];
+        let (version, there) = self.server.with_state(|state| {
+            let objects = followed.iter().flat_map(|kind| state.store.list(*kind, None));
+            let there: Vec<(Key, Arc<Value>)> = objects.map(|(k, o)| (k.clone(), Arc::clone(o))).collect();
+            (state.store.version(), there)
+        });
+        self.cursor = version;
+        for (key, object) in there {
+            self.proxies.know(&key, Some(Arc::clone(&object)), kinds);
+            self.see(&Change { version, at: Instant::now(), key, old: None, new: Some(object) });
+        }
+    }
+
+    /// Looks at everything that changed since the last time.
+    fn follow(&mut self) {
+        let changes: Vec<Change> = self.server.with_state(|state| {
+            let changes = state.store.changes_after(self.cursor).cloned().collect();
+            self.cursor = state.store.version();
+            changes
+        });
+        for change in changes {
+            self.see(&change);
+        }
+    }
+
+    fn see(&mut self, change: &Change) {
+        let kind = change.key.kind;
+        if kind == self.kinds.pods {
+            self.kubelet_sees(change);
+            self.replica_sets_see_pod(change);
+            self.slices_see_pod(change);
+        } else if kind == self.kinds.replica_sets {
+            self.later(Task::ReplicaSet(change.key.clone()));
+        } else if kind == self.kinds.services {
+            self.later(Task::Slice(change.key.clone()));
+        } else if [self.kinds.slices, self.kinds.virtual_services, self.kinds.destination_rules].contains(&kind) {
+            self.proxies_see(change);
+            self.callers_see(change);
+        }
+    }
+
+    /// Does a task after the time controllers take to react.
+    fn later(&mut self, task: Task) {
+        let delay = self.shared.config.lock().reaction;
+        self.timers.once(Instant::now() + delay, task);
+    }
+
+    fn perform(&mut self, task: Task) {
+        match task {
+            Task::ReplicaSet(key) => self.sync_replica_set(&key),
+            Task::Slice(key) => self.sync_slice(&key),
+            Task::Start { pod, uid } => self.start_pod(&pod, &uid),
+            Task::Restart { pod, uid, times } => self.restart_pod(&pod, &uid, times),
+            Task::Gone { pod, uid } => self.end_pod(&pod, &uid),
+            Task::Propagate => self.propagate(),
+            Task::Call { route, index } => self.call(&route, index),
+            Task::HangUp(number) => self.hang_up(number),
+        }
+    }
+
+    fn object(&self, key: &Key) -> Option<Arc<Value>> {
+        self.server.with_state(|state| state.store.get(key).cloned())
+    }
+
+    /// Merges into an object or its status; one that is gone is left alone.
+    fn merge(&self, key: &Key, part: Part, patch: &Value) {
+        self.attempt(key, |state, key| {
+            let Some(resource) = state.resources.get(key.kind).cloned() else { return Ok(()) };
+            let body = patch.to_string();
+            let write = Write::by("cluster", part);
+            state.patch(&resource, &key.namespace, &key.name, PatchKind::Merge, body.as_bytes(), false, &write).map(drop)
+        });
+    }
+
+    fn attempt(&self, key: &Key, change: impl FnOnce(&mut State, &Key) -> Answer<()>) {
+        if let Err(status) = self.server.with_state_mut(|state| change(state, key)) {
+            tracing::debug!(object = %key.name, namespace = %key.namespace, code = status.code, "simulated cluster: {}", status.message);
+        }
+    }
+}

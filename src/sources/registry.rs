@@ -1,0 +1,85 @@
+//! All providers as one [`Source`].
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+use super::egress::Egress;
+use super::http::Http;
+use super::judge::logs::LogReader;
+use super::secrets::{SecretReader, Vault};
+use super::{Progress, Request, Source, SourceError, judge, prometheus, web};
+use crate::api::analysis::Provider;
+
+/// Settings of the providers.
+#[derive(Clone, Debug)]
+pub struct SourcesConfig {
+    /// Where measurements may connect to.
+    pub egress: Egress,
+    /// Namespace of the Secrets that cluster templates name.
+    pub operator_namespace: String,
+    /// `User-Agent` of every request.
+    pub user_agent: String,
+}
+
+/// The providers: prometheus, web and the judges. Each answers in `start`; nothing runs on until a poll.
+pub struct Sources {
+    http: Http,
+    operator_namespace: String,
+    secrets: Arc<dyn SecretReader>,
+    logs: Arc<dyn LogReader>,
+}
+
+impl Sources {
+    /// Providers that read Secrets and pod logs with the given readers.
+    pub fn new(config: SourcesConfig, secrets: Arc<dyn SecretReader>, logs: Arc<dyn LogReader>) -> Self {
+        let SourcesConfig { egress, operator_namespace, user_agent } = config;
+        Self { http: Http::new(egress, user_agent), operator_namespace, secrets, logs }
+    }
+
+    async fn measure(&self, request: &Request) -> Result<Progress, SourceError> {
+        let namespace = if request.from_cluster_template { &self.operator_namespace } else { &request.namespace };
+        let vault = Vault::new(&*self.secrets, namespace, request);
+        let gate = &request.gate;
+        let outcome = match (&gate.threshold, &gate.judge) {
+            (Some(threshold), None) => match &threshold.provider {
+                Provider { prometheus: Some(p), web: None } => prometheus::measure(&self.http, &vault, request, threshold, p).await,
+                Provider { prometheus: None, web: Some(w) } => web::measure(&self.http, &vault, request, threshold, w).await,
+                _ => Err(SourceError::new(format!("gate {}: provider: set exactly one of prometheus, web", gate.name))),
+            },
+            (None, Some(judge)) => judge::measure(&self.http, &vault, &*self.logs, request, judge).await,
+            _ => Err(SourceError::new(format!("gate {}: set exactly one of threshold, judge", gate.name))),
+        };
+        seal(outcome, &vault)
+    }
+}
+
+/// The last look at everything that leaves: no Secret's value in it.
+fn seal(outcome: Result<Progress, SourceError>, vault: &Vault<'_>) -> Result<Progress, SourceError> {
+    let known = vault.known();
+    match outcome {
+        Err(e) => Err(SourceError { message: known.scrub(&e.message), ..e }),
+        Ok(Progress::Value(Value::String(text))) if known.is_in(&text) => {
+            Err(SourceError::new("the provider's answer holds a Secret's value; it is not shown and not used"))
+        }
+        Ok(Progress::NoData(why)) => Ok(Progress::NoData(known.scrub(&why))),
+        Ok(Progress::Judged { verdict, reason, tokens }) => Ok(Progress::Judged { verdict, reason: known.scrub(&reason), tokens }),
+        Ok(other) => Ok(other),
+    }
+}
+
+impl Source for Sources {
+    fn start<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<Progress, SourceError>> {
+        Box::pin(self.measure(request))
+    }
+
+    fn poll<'a>(&'a self, request: &'a Request, _handle: &'a str) -> BoxFuture<'a, Result<Progress, SourceError>> {
+        let message = format!("gate {}: this provider has nothing to poll; the measurement is to be started again", request.gate.name);
+        Box::pin(std::future::ready(Err(SourceError::new(message))))
+    }
+
+    fn cancel<'a>(&'a self, _request: &'a Request, _handle: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
