@@ -27,7 +27,8 @@ fn a_newer_version_replaces_a_canary_that_is_on_its_way() {
         let second = agent.release(&Version::good("v2")).await?;
         agent.paused_at(50).await?;
         let third = agent.release(&Version::good("v3")).await?;
-        let status = agent.wait("the newer version at 50 %", |s| s.phase == Phase::Paused && s.canary_revision.as_ref() == Some(&third)).await?;
+        let status =
+            agent.wait("the newer version at 50 %", |s| s.phase == Phase::Paused && s.canary_revision.as_ref() == Some(&third)).await?;
         assert_eq!(log.so_far(), [0, 50, 0, 50], "the old canary is out of traffic before the newer one gets any");
         assert_eq!((status.attempt, status.step_display.as_str()), (1, "2/2"));
         assert_eq!(selected(&agent, "agent-canary").await?.as_ref(), Some(&third));

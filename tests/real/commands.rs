@@ -91,7 +91,11 @@ fn a_paused_release_stands_still_until_it_is_resumed() {
         assert_eq!(command(&agent, "resume").await?.0, ActionState::Applied);
         assert_eq!(command(&agent, "promoteFull").await?.0, ActionState::Applied);
         let status = agent.promoted(&second).await?;
-        assert!(status.decisions.iter().any(|d| d.decision == "PromotedFull" && d.by.as_deref() == Some("admin")), "{:?}", status.decisions);
+        assert!(
+            status.decisions.iter().any(|d| d.decision == "PromotedFull" && d.by.as_deref() == Some("admin")),
+            "{:?}",
+            status.decisions
+        );
         Ok(())
     });
 }

@@ -34,7 +34,7 @@ image: {repository: registry.test/voicerollout, tag: dev}
 replicas: 2
 listen: "$(POD_IP):8080"
 logLevel: info,voicerollout=debug
-leaderElection: {leaseDuration: 4s, renewPeriod: 1s}
+leaderElection: {leaseDuration: 10s, renewPeriod: 1s}
 egress: {allow: [10.244.0.0/16, 127.0.0.0/8]}
 extraEnv:
 - name: POD_IP

@@ -125,7 +125,8 @@ fn a_secret_without_the_label_is_not_read() {
         let mut gate = gates::judge(&agent);
         gate["errorBudget"] = json!("1s");
         agent.gates(&[gate]).await?;
-        let bare = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "judge"}, "stringData": {"api-key": crate::env::JUDGE_KEY}});
+        let bare =
+            json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "judge"}, "stringData": {"api-key": crate::env::JUDGE_KEY}});
         agent.ns.apply(&bare.to_string()).await?;
         agent.start(gates::gated(&[25])).await?;
         let _traffic = agent.calls(10);

@@ -47,7 +47,7 @@ fn a_wrong_rollout_is_refused_at_admission() {
                 ("/spec/setWeights", json!([5]), "setWeights"),
                 ("/spec/steps/0", json!({"setWeight": 101}), "100"),
                 ("/spec/steps/0", json!({"setWeight": -1}), "greater than or equal to 0"),
-                ("/spec/steps/0", json!({"setWeight": "5"}), "integer"),
+                ("/spec/steps/0", json!({"setWeight": "5"}), "expected numeric"),
                 ("/spec/steps/0", json!({"setWeight": 5, "pause": {}}), "a step is exactly one of"),
                 ("/spec/steps/0", json!({}), "a step is exactly one of"),
                 ("/spec/steps/0", json!({"setCanaryScale": {"replicas": 1, "weight": 5}}), "setCanaryScale is exactly one of"),
@@ -66,7 +66,7 @@ fn a_wrong_rollout_is_refused_at_admission() {
                 ("/spec/traffic/istio/virtualServices/0", json!({"routes": ["calls"]}), "Required"),
                 ("/spec/rollbackWindow", json!({"revisions": 0}), "greater than or equal to 1"),
                 ("/spec/onProgressDeadline", json!("Panic"), "supported values"),
-                ("/spec/template/spec/containers/0/image", json!(7), "string"),
+                ("/spec/template/spec/containers/0/image", json!(7), "expected string"),
                 ("/spec/analysis", json!({"gates": [with(gate.clone(), "/judge", &json!({"prompt": "x"}))]}), "a gate is exactly one of"),
             ],
         )
@@ -82,9 +82,7 @@ fn a_wrong_rollout_is_refused_at_admission() {
 #[test]
 fn a_wrong_gate_is_refused_at_admission() {
     run("bad-gates", async |agent| {
-        let template = |gate: Value| {
-            json!({"apiVersion": "voicerollout.dev/v1alpha1", "kind": "VoiceAnalysisTemplate", "metadata": {"name": "t"}, "spec": {"gates": [gate]}})
-        };
+        let template = |gate: Value| json!({"apiVersion": "voicerollout.dev/v1alpha1", "kind": "VoiceAnalysisTemplate", "metadata": {"name": "t"}, "spec": {"gates": [gate]}});
         let bearer = json!({"bearer": {"name": "a", "key": "b"}, "basic": {"username": {"name": "a", "key": "b"}, "password": {"name": "a", "key": "b"}}});
         let web = json!({"url": "http://evals.test/"});
         let doubled = |other: &Value| json!({"web": other, "prometheus": {"address": "http://p.test", "query": "up"}});
@@ -92,7 +90,8 @@ fn a_wrong_gate_is_refused_at_admission() {
         let at = |path: &str| format!("{of}{path}");
         let (name, threshold, provider) = (at("/name"), at("/threshold"), at("/threshold/provider"));
         let (success, count, interval) = (at("/threshold/successCondition"), at("/threshold/count"), at("/threshold/interval"));
-        let (auth, timeout, json_path) = (at("/threshold/provider/web/auth"), at("/threshold/provider/web/timeout"), at("/threshold/provider/web/jsonPath"));
+        let (auth, timeout, json_path) =
+            (at("/threshold/provider/web/auth"), at("/threshold/provider/web/timeout"), at("/threshold/provider/web/jsonPath"));
         let (mode, typo, budget) = (at("/mode"), at("/treshold"), at("/errorBudget"));
         all_refused(
             &agent,

@@ -48,7 +48,8 @@ fn a_good_release_is_promoted_and_no_open_call_is_disturbed() {
         let report = calls.hang_up().await;
         assert!(report.ended == 30 && report.cut.is_empty(), "{report:?}");
         wait_active(&agent, "0").await?;
-        let failed = agent.world.stack.query(&format!("sum(voice_calls_total{{namespace=\"{}\",result=\"failed\"}})", agent.ns.name)).await?;
+        let failed =
+            agent.world.stack.query(&format!("sum(voice_calls_total{{namespace=\"{}\",result=\"failed\"}})", agent.ns.name)).await?;
         assert_eq!(failed[0]["value"][1], "0", "calls that the agents saw cut");
         Ok(())
     });
@@ -94,7 +95,10 @@ fn new_calls_are_shared_as_the_weight_says() {
             let answers = caller.calls(CALLS as usize).await;
             let expected = likely(CALLS, f64::from(weight) / 100.0, 1e-6);
             println!("at {weight} %: {} of {CALLS}, expected {expected:?}", answers.of(&second));
-            assert!(answers.failed.is_empty() && expected.contains(&answers.of(&second)), "at {weight} %: {answers:?}, expected {expected:?}");
+            assert!(
+                answers.failed.is_empty() && expected.contains(&answers.of(&second)),
+                "at {weight} %: {answers:?}, expected {expected:?}"
+            );
             people::command(&agent, "promote").await?;
         }
         agent.promoted(&second).await?;
@@ -142,7 +146,8 @@ fn kubectl_get_shows_where_a_release_stands() {
         agent.release(&Version::good("v2")).await?;
         let status = agent.paused_at(25).await?;
         let shown = agent.world.stack.kubectl(&["get", "voicerollouts", "-n", &agent.ns.name]).await?;
-        let lines: Vec<Vec<&str>> = shown.lines().map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
+        let lines: Vec<Vec<&str>> =
+            shown.lines().map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
         let (stable, canary) = (status.stable_revision.unwrap(), status.canary_revision.unwrap());
         assert_eq!(lines[0], ["NAME", "PHASE", "STEP", "WEIGHT", "GATE", "STABLE", "CANARY", "AGE"], "{shown}");
         assert_eq!(lines[1][..7], [NAME, "Paused", "2/2", "25", "step 2/2: paused until promote", &stable, &canary], "{shown}");
@@ -164,7 +169,8 @@ fn the_scale_subresource_is_about_the_stable_version() {
             status.revisions.iter().find(|r| Some(&r.hash) == hash.as_ref()).map_or(0, |r| r.ready)
         };
         let (stable, canary) = (status.stable_revision, status.canary_revision);
-        let scaled = agent.wait("4 stable pods and 2 of the canary", |s| pods(&stable, s) == 4 && pods(&canary, s) == 2 && s.replicas == 4).await?;
+        let scaled =
+            agent.wait("4 stable pods and 2 of the canary", |s| pods(&stable, s) == 4 && pods(&canary, s) == 2 && s.replicas == 4).await?;
         assert_eq!(scaled.selector, format!("app={NAME},voicerollout.dev/revision={}", stable.unwrap()));
         let raw = format!("/apis/voicerollout.dev/v1alpha1/namespaces/{}/voicerollouts/{NAME}/scale", agent.ns.name);
         let scale: serde_json::Value = serde_json::from_str(&stack.kubectl(&["get", "--raw", &raw]).await?).unwrap();
