@@ -74,7 +74,7 @@ pub struct VoiceRolloutStatus {
     /// What was decided, oldest first; at most [`MAX_DECISIONS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decisions: Vec<DecisionRecord>,
-    /// UIDs of actions that are carried out and not yet marked so.
+    /// Actions that are carried out or refused: those not yet marked so, and the newest of the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub handled_actions: Vec<HandledAction>,
     /// Conditions.
@@ -337,7 +337,7 @@ pub struct DecisionRecord {
     pub by: Option<String>,
 }
 
-/// An action that is carried out and not yet marked so.
+/// An action that is carried out or refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HandledAction {

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::args::RunArgs;
 use super::error::{CliError, chain};
 use crate::metrics::Metrics;
-use crate::operator::analysis::KubeSecrets;
+use crate::operator::analysis::secrets::KubeSecrets;
 use crate::operator::clock::Clock;
 use crate::operator::lease::LeaseConfig;
 use crate::operator::process::{Operator, serve, stop_on_signal};

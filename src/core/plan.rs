@@ -12,6 +12,7 @@ use crate::api::common::{Duration as ApiDuration, std_duration};
 use crate::api::rollout::{Analysis, CanaryScale, IstioTraffic, OnDeadline, Step};
 use crate::api::run::RunGate;
 use crate::core::SpecError;
+use crate::core::gates::settle_time;
 use crate::core::observe::Observations;
 use crate::core::resolve::{self, Facts};
 use crate::core::revision::steps_hash;
@@ -96,6 +97,10 @@ impl Plan {
         let gates = background.as_ref().map(|(_, gates)| gates.as_slice()).unwrap_or_default();
         let required: Vec<String> = gates.iter().filter(|g| g.gate.mode == Mode::Enforce).map(|g| g.gate.name.clone()).collect();
         let known: BTreeSet<&str> = gates.iter().map(|g| g.gate.name.as_str()).collect();
+        if spec.steps.as_ref().is_some_and(Vec::is_empty) {
+            let message = "has no step: write at least one, or leave it out for 5, 25, 50, 100 with spec.analysis passing after each";
+            errors.push(SpecError::new("spec.steps", message));
+        }
         let steps = match &spec.steps {
             Some(steps) => steps.iter().enumerate().filter_map(|(i, s)| parse_step(i, s, &known, seen, &mut errors)).collect(),
             None => default_steps(&required, &mut errors),
@@ -109,7 +114,7 @@ impl Plan {
             replicas: spec.replicas,
             steps_hash: steps_hash(&spec.steps),
             steps,
-            settle: gates.iter().map(|g| (g.gate.name.clone(), settle_time(&g.gate))).collect(),
+            settle: gates.iter().map(|g| (g.gate.name.clone(), settle_time(g))).collect(),
             background: background.map(|(analysis, _)| analysis),
             background_required: required,
             paused: spec.paused,
@@ -159,11 +164,6 @@ fn default_steps(required: &[String], errors: &mut Vec<SpecError>) -> Vec<PlanSt
     DEFAULT_WEIGHTS.into_iter().flat_map(step).collect()
 }
 
-/// Time after a weight change until a gate's data is from after it alone.
-fn settle_time(_gate: &crate::api::analysis::Gate) -> Duration {
-    Duration::ZERO
-}
-
 /// Facts to check gates with before a release is under way.
 fn sample_facts(step: i32) -> Facts {
     Facts { stable_revision: "0000000000".into(), canary_revision: "0000000000".into(), weight: 0, step, attempt: 1 }
@@ -179,13 +179,18 @@ fn check_background(spec: &VoiceRolloutSpec, seen: &Observations, errors: &mut V
     }
     let gates = resolved(analysis, 0, "spec.analysis", seen, errors);
     for (i, gate) in gates.iter().enumerate() {
-        let endless = gate.gate.threshold.as_ref().is_some_and(|t| t.interval.is_none())
-            || gate.gate.judge.as_ref().is_some_and(|j| j.interval.is_none());
-        if endless {
-            errors.push(SpecError::new(
-                format!("spec.analysis gate {i} ({})", gate.gate.name),
-                "a background gate needs an interval: it is measured again and again until the promotion",
-            ));
+        let (threshold, judge) = (gate.gate.threshold.as_ref(), gate.gate.judge.as_ref());
+        let path = format!("spec.analysis gate {i} ({})", gate.gate.name);
+        if threshold.is_some_and(|t| t.interval.is_none()) || judge.is_some_and(|j| j.interval.is_none()) {
+            let message = "a background gate needs an interval: it is measured again and again until the promotion";
+            errors.push(SpecError::new(path.clone(), message));
+        }
+        // One that ends has no evidence about the weights after its end.
+        let ends = threshold.is_some_and(|t| t.count.is_some() || t.consecutive_success_limit > 0) || judge.is_some_and(|j| j.count > 1);
+        if ends && gate.gate.mode == Mode::Enforce {
+            let message =
+                "a background gate is measured until the promotion: leave out count and consecutiveSuccessLimit, or put it into a step";
+            errors.push(SpecError::new(path, message));
         }
     }
     Some((analysis.clone(), gates))

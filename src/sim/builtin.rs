@@ -1,5 +1,7 @@
 //! What the API server does to built-in kinds beyond their types: defaults, first status, and a few rules.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::fail::Cause;
@@ -22,11 +24,7 @@ pub fn default(kind: &str, object: &mut Value) {
             }
         }
         "Service" => default_service(&mut object["spec"]),
-        "Secret" => {
-            if let Some(map) = object.as_object_mut() {
-                set(map, "type", json!("Opaque"));
-            }
-        }
+        "Secret" => default_secret(object),
         "EndpointSlice" => {
             for port in object.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
                 if let Some(port) = port.as_object_mut() {
@@ -36,6 +34,18 @@ pub fn default(kind: &str, object: &mut Value) {
             }
         }
         _ => {}
+    }
+}
+
+/// Text given as `stringData` is stored encoded, in `data`.
+fn default_secret(object: &mut Value) {
+    let Some(map) = object.as_object_mut() else { return };
+    set(map, "type", json!("Opaque"));
+    if let Some(Value::Object(texts)) = map.remove("stringData") {
+        set(map, "data", json!({}));
+        for (key, text) in texts {
+            map["data"][key] = json!(STANDARD.encode(text.as_str().unwrap_or_default()));
+        }
     }
 }
 

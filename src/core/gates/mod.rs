@@ -20,7 +20,7 @@ use crate::core::window;
 use schedule::stamp;
 
 pub use key::{measurement_key, spec_hash};
-pub use rules::{first_at, time_limit};
+pub use rules::{first_at, settle_time, time_limit};
 
 /// Newest measurements kept in a gate's status.
 pub const MAX_MEASUREMENTS: usize = 10;

@@ -137,6 +137,11 @@ pub fn first_at(spec: &VoiceAnalysisRunSpec, run_gate: &RunGate, now: Timestamp)
     window::first_measurement_at(now, since, window, scrape, delay.map(std_duration).unwrap_or_default())
 }
 
+/// Time after a weight change until the gate's queries see nothing from before it.
+pub fn settle_time(run_gate: &RunGate) -> Duration {
+    looks_back(run_gate).map_or(Duration::ZERO, |(window, scrape)| window.saturating_add(scrape))
+}
+
 /// Longest window and scrape interval of the gate's queries; of all evidence for a judge.
 fn looks_back(run_gate: &RunGate) -> Option<(Duration, Duration)> {
     let gate = &run_gate.gate;

@@ -8,12 +8,21 @@ use crate::core::observe::ActionSeen;
 use crate::core::plan::PlanStep;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+/// Marked actions that are remembered: a cache that lags may show them unmarked once more.
+const REMEMBERED: usize = 16;
+
 impl Machine<'_> {
     /// Carries out commands, oldest first. Each is remembered by UID until it is marked, so that a crash between the
     /// two does not carry it out twice.
     pub(super) fn obey_actions(&mut self) {
         let seen = self.seen;
-        self.s.handled_actions.retain(|h| seen.actions.iter().any(|a| a.uid == h.uid));
+        let open = |h: &HandledAction| seen.actions.iter().any(|a| a.uid == h.uid);
+        let mut surplus = self.s.handled_actions.iter().filter(|h| !open(h)).count().saturating_sub(REMEMBERED);
+        self.s.handled_actions.retain(|h| {
+            let drop = surplus > 0 && !open(h);
+            surplus -= usize::from(drop);
+            !drop
+        });
         for action in &seen.actions {
             if !self.s.handled_actions.iter().any(|h| h.uid == action.uid) {
                 let outcome = self.obey(action);
@@ -42,6 +51,9 @@ impl Machine<'_> {
             Verb::Abort => self.abort_by_hand(by, &why),
             Verb::Retry => self.retry(by, &why),
             Verb::Pause => {
+                if !self.in_steps() {
+                    return Err(self.no_steps());
+                }
                 if self.s.user_paused {
                     return Err("it is paused already".into());
                 }
@@ -64,16 +76,25 @@ impl Machine<'_> {
     fn no_release(&self) -> String {
         match &self.s.abort {
             Some(abort) => format!("revision {} was aborted ({}): use retry, or apply another version", abort.revision, abort.reason),
+            None if self.s.stable_revision.is_none() => "the first revision has no steps and nothing to go back to".into(),
             None => "no release is under way".into(),
+        }
+    }
+
+    fn no_steps(&self) -> String {
+        match &self.s.promotion {
+            Some(p) if p.grounds == Grounds::First => self.no_release(),
+            Some(_) => "no step is left: the roles are changing already".into(),
+            None => self.no_release(),
         }
     }
 
     fn promote(&mut self, by: Option<String>, why: &str) -> Result<String, String> {
         if !self.in_steps() {
-            return Err(match &self.s.promotion {
-                Some(_) => "every step has passed; the roles are changing".into(),
-                None => self.no_release(),
-            });
+            return Err(self.no_steps());
+        }
+        if let Some(blocked) = self.blocked() {
+            return Err(blocked);
         }
         if self.plan.paused || self.s.user_paused {
             return Err("it is paused: resume it first (or take spec.paused out of the manifest)".into());
@@ -90,7 +111,7 @@ impl Machine<'_> {
             let names: Vec<String> = holds.iter().map(|(n, _, _)| n.clone()).collect();
             let detail: Vec<String> = holds.iter().map(|(n, m, _)| format!("{n} ({m})")).collect();
             self.s.step.overridden.extend(names);
-            self.s.step.promoted = matches!(self.plan.steps.get(index), Some(PlanStep::Analysis { .. } | PlanStep::Pause(_)) | None);
+            self.s.step.promoted = matches!(self.plan.steps.get(index), Some(PlanStep::Pause(_)));
             self.record("Overridden", format!("step {step} goes on without {}{why}", detail.join(", ")), by, true);
             return Ok(format!("step {step} goes on without {}", detail.join(", ")));
         }
@@ -110,10 +131,7 @@ impl Machine<'_> {
 
     fn promote_full(&mut self, by: Option<String>, why: &str) -> Result<String, String> {
         if !self.in_steps() {
-            return Err(match &self.s.promotion {
-                Some(_) => "the roles are changing already".into(),
-                None => self.no_release(),
-            });
+            return Err(self.no_steps());
         }
         if let Some(blocked) = self.blocked() {
             return Err(blocked);
@@ -144,6 +162,9 @@ impl Machine<'_> {
     fn retry(&mut self, by: Option<String>, why: &str) -> Result<String, String> {
         if self.s.abort.is_none() {
             return Err("nothing was aborted".into());
+        }
+        if let Some(blocked) = self.blocked() {
+            return Err(blocked);
         }
         self.s.abort = None;
         self.s.attempt += 1;

@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Machine, Waiting, after};
 use crate::api::rollout::OnDeadline;
-use crate::api::status::{Grounds, Promotion, PromotionStage, StepState};
+use crate::api::status::{Grounds, Phase, Promotion, PromotionStage, StepState};
 use crate::core::intent::Intent;
 use crate::core::plan::PlanStep;
 
@@ -67,6 +67,11 @@ impl Machine<'_> {
             self.waiting.frozen = true;
             return true;
         }
+        if let Some(run) = self.forged_run() {
+            self.hold(format!("VoiceAnalysisRun {run} is not what was asked for, somebody made or changed it: delete it"));
+            self.waiting.frozen = true;
+            return true;
+        }
         false
     }
 
@@ -89,11 +94,12 @@ impl Machine<'_> {
         let need = self.plan.canary_pods_at(index, weight);
         let enough = weight == 0 || self.available(self.canary(), need);
         let observed = self.s.weights.desired == weight && self.s.step.weight_since.is_some();
-        if observed && enough && self.canary_arm_set() {
-            return true;
+        if observed && !enough {
+            let have = self.seen.replica_set(self.canary()).map_or(0, |r| r.available);
+            self.wait(format!("canary pods: {have} of {need} available"), true);
         }
-        // What exactly is missing is said where the weight is steered.
-        false
+        // What else is missing is said where the weight is steered.
+        observed && enough && self.canary_arm_set()
     }
 
     fn scale_done(&mut self, index: usize) -> bool {
@@ -132,14 +138,7 @@ impl Machine<'_> {
             return true;
         }
         if runs && !self.step_run_passed() {
-            let undecided =
-                self.s.gates.iter().find(|g| g.kind == crate::api::run::RunKind::Step && g.verdict != Some(crate::api::run::Verdict::Pass));
-            let what = match undecided {
-                Some(g) if g.message.is_empty() => format!("{}: no measurement yet", g.name),
-                Some(g) => format!("{}: {}", g.name, g.message),
-                None => "analysis starts".to_string(),
-            };
-            self.wait(what, false);
+            self.wait(self.undecided(), false);
             return false;
         }
         if let Some((gate, message)) = self.unmet(require) {
@@ -173,6 +172,10 @@ impl Machine<'_> {
 
     /// Pods, weights or Services that do not come within `progressDeadline`.
     pub(super) fn heed_deadline(&mut self) {
+        let stood = matches!(self.old.phase, Phase::Paused | Phase::Invalid);
+        if stood && !self.waiting.held && self.blocked().is_none() {
+            self.s.step.progress_at = Some(Time(self.now()));
+        }
         let Some(progress) = self.s.step.progress_at.clone() else { return };
         let stuck = self.waiting.timed && self.in_release() && self.s.abort.is_none() && self.blocked().is_none();
         let switching = self.s.promotion.as_ref().is_some_and(|p| p.stage == PromotionStage::ReturnWeights);

@@ -3,7 +3,7 @@
 use super::Machine;
 use crate::api::analysis::Mode;
 use crate::api::run::{Consequence, GateStatus, RunKind, RunPhase, Verdict};
-use crate::api::status::{GateSummary, Grounds, RunRecord};
+use crate::api::status::{GateSummary, Grounds, Promotion, PromotionStage, RunRecord};
 use crate::core::observe::RunSeen;
 
 /// Gate values as the decision record keeps them, `p95-first-token=812 (Fail)`.
@@ -60,8 +60,9 @@ impl Machine<'_> {
 
     /// A failed gate takes the canary out of traffic.
     pub(super) fn heed_gates(&mut self) {
-        let by_person = self.s.promotion.as_ref().is_some_and(|p| p.grounds == Grounds::PromotedFull);
-        if !self.in_release() || self.s.abort.is_some() || by_person {
+        // Overruled by a person, or too late: callers of the stable arm get the new revision already.
+        let past = |p: &Promotion| p.grounds == Grounds::PromotedFull || p.stage == PromotionStage::ReturnWeights;
+        if !self.in_release() || self.s.abort.is_some() || self.s.promotion.as_ref().is_some_and(past) {
             return;
         }
         let failed = self.active_gates().into_iter().find(|(_, g)| g.mode != Mode::DryRun && g.consequence == Some(Consequence::Abort));
@@ -74,7 +75,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Gates that hold the release where it is: (name, message, whether a person may override it).
+    /// Gates and stopped runs that hold the release where it is: (name, message, whether a person may override it).
     pub(super) fn holds(&self) -> Vec<(String, String, bool)> {
         let holds =
             |g: &GateStatus| g.mode != Mode::DryRun && (g.consequence == Some(Consequence::Pause) || g.verdict == Some(Verdict::Fail));
@@ -83,24 +84,61 @@ impl Machine<'_> {
             let overridden = !fail && self.s.step.overridden.contains(&g.name);
             (!overridden).then(|| (g.name.clone(), g.message.clone(), !fail))
         };
-        self.active_gates().into_iter().filter(|(_, g)| holds(g)).filter_map(open).collect()
+        let stopped = self.stopped_runs().into_iter().filter(|n| !self.s.step.overridden.contains(n));
+        let stopped = stopped.map(|name| (name, "stopped before a verdict".to_string(), true));
+        self.active_gates().into_iter().filter(|(_, g)| holds(g)).filter_map(open).chain(stopped).collect()
     }
 
-    /// The step's own run has passed: the run says so, and every enforcing gate has a measurement that passed.
+    /// Names of runs that count now and that somebody stopped: they will never say more.
+    fn stopped_runs(&self) -> Vec<String> {
+        let records = self.active_records();
+        let runs = records.iter().filter_map(|r| self.run_of(r));
+        runs.filter(|r| r.phase == RunPhase::Stopped).map(|r| r.name.clone()).collect()
+    }
+
+    /// Name of a run that counts now, but is not what was asked for: somebody else made or changed it.
+    pub(super) fn forged_run(&self) -> Option<String> {
+        let mine = self.active_records();
+        let forged = |r: &&RunRecord| self.run_of(r).is_none() && self.seen.runs.iter().any(|run| run.name == r.name);
+        mine.iter().find(forged).map(|r| r.name.clone())
+    }
+
+    /// The step's own run has passed: the run says so, and every enforcing gate has a measurement that passed. A gate
+    /// that a person overrode does not have to; the others do.
     pub(super) fn step_run_passed(&self) -> bool {
+        let Some(run) = self.step_run() else { return false };
+        let overridden = |name: &String| self.s.step.overridden.contains(name);
+        if run.phase == RunPhase::Stopped {
+            return overridden(&run.name);
+        }
+        let passed = |g: &&GateStatus| g.verdict == Some(Verdict::Pass) && g.counts.pass > 0;
+        let gates: Vec<&GateStatus> = run.gates.iter().filter(|g| g.mode == Mode::Enforce).collect();
+        let by_person = gates.iter().any(|g| overridden(&g.name));
+        (run.phase == RunPhase::Pass || by_person) && !gates.is_empty() && gates.iter().all(|g| overridden(&g.name) || passed(g))
+    }
+
+    fn step_run(&self) -> Option<&RunSeen> {
         let step = self.s.current_step;
-        let record = self.s.runs.iter().find(|r| r.kind == RunKind::Step && r.step == step);
-        record.and_then(|r| self.run_of(r)).is_some_and(|run| {
-            run.phase == RunPhase::Pass
-                && run.gates.iter().any(|g| g.mode == Mode::Enforce)
-                && run.gates.iter().filter(|g| g.mode == Mode::Enforce).all(|g| g.verdict == Some(Verdict::Pass) && g.counts.pass > 0)
-        })
+        self.s.runs.iter().find(|r| r.kind == RunKind::Step && r.step == step).and_then(|r| self.run_of(r))
+    }
+
+    /// The enforcing gate of the step's own run that is waited for, in words.
+    pub(super) fn undecided(&self) -> String {
+        let gates = self.step_run().map(|r| r.gates.as_slice()).unwrap_or_default();
+        match gates.iter().find(|g| g.mode == Mode::Enforce && g.verdict != Some(Verdict::Pass)) {
+            Some(g) if g.message.is_empty() => format!("{}: no measurement yet", g.name),
+            Some(g) => format!("{}: {}", g.name, g.message),
+            None => "analysis starts".into(),
+        }
     }
 
     /// The first of `names` that has not passed on data newer than the last weight change, and what it says.
     pub(super) fn unmet(&self, names: &[String]) -> Option<(String, String)> {
         let record = self.s.runs.iter().find(|r| r.kind == RunKind::Background);
         let run = record.and_then(|r| self.run_of(r));
+        if run.is_some_and(|r| r.phase == RunPhase::Stopped && self.s.step.overridden.contains(&r.name)) {
+            return None;
+        }
         let since = self.s.step.weight_since.as_ref().map(|t| t.0);
         for name in names.iter().filter(|n| !self.s.step.overridden.contains(n)) {
             let Some(gate) = run.and_then(|r| r.gates.iter().find(|g| &g.name == name)) else {

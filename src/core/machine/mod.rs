@@ -58,6 +58,18 @@ pub struct Subject {
 /// Decides. Pure: the same arguments give the same decision, and a second call on its own status with nothing new
 /// seen changes nothing.
 pub fn decide(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen: &Observations) -> Decision {
+    let (first, more) = decide_once(subject, plan, status, seen);
+    if !more {
+        return first;
+    }
+    // A change of roles or an abort ended, and another revision waits for its turn: nobody else would wake us for it.
+    let (mut second, _) = decide_once(subject, plan, &first.status, seen);
+    second.events.splice(0..0, first.events);
+    second
+}
+
+/// One look; and whether another revision can begin now.
+fn decide_once(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen: &Observations) -> (Decision, bool) {
     let mut m = Machine::new(subject, plan, status, seen);
     m.note_revisions();
     if seen.deleting {
@@ -72,13 +84,16 @@ pub fn decide(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen:
         m.obey_actions();
         m.advance();
         m.ensure_runs();
+        // Of the step that is the current one now.
+        m.note_gates();
         m.steer_traffic();
         m.heed_deadline();
         m.scale();
     }
     m.tidy_runs();
     m.present();
-    m.finish()
+    let more = !seen.deleting && m.may_begin();
+    (m.finish(), more)
 }
 
 /// The decision in the making.

@@ -17,6 +17,9 @@ impl Machine<'_> {
         self.s.waiting_for = self.waiting_text(references.as_deref());
         self.s.next_action = self.next_action();
         self.s.message = self.message();
+        if let Some(problem) = references.as_ref().filter(|p| !self.s.message.contains(p.as_str())) {
+            self.s.message = format!("{}; but {problem}", self.s.message);
+        }
         self.scale_view();
         self.set_conditions(references);
     }
@@ -46,16 +49,16 @@ impl Machine<'_> {
 
     fn waiting_text(&self, references: Option<&str>) -> String {
         if let Some(abort) = &self.s.abort {
-            return match &abort.gate {
-                Some(_) => abort.reason.clone(),
-                None => format!("aborted: {}", abort.reason),
+            return match (&abort.gate, &abort.by) {
+                (None, None) => format!("aborted: {}", abort.reason),
+                _ => abort.reason.clone(),
             };
         }
         if let Some(blocked) = self.blocked() {
             return blocked;
         }
         if self.s.phase == Phase::Healthy {
-            return String::new();
+            return references.unwrap_or_default().to_string();
         }
         match references {
             Some(problem) if self.waiting.timed || self.waiting.what.is_empty() => problem.to_string(),
@@ -101,10 +104,11 @@ impl Machine<'_> {
             Phase::Progressing => format!("step {}: {weight} % of new calls go to revision {canary}{waits}", self.s.step_display),
             Phase::Paused => format!("paused at step {}, {weight} % of new calls go to revision {canary}{waits}", self.s.step_display),
             Phase::Promoting => format!("revision {canary} becomes stable{waits}"),
-            Phase::Reverting => match &self.s.abort {
-                Some(abort) => format!("new calls go back to revision {stable}: {}", abort.reason),
-                None => format!("new calls go back to revision {stable}"),
-            },
+            Phase::Reverting => {
+                let why = self.s.abort.as_ref().map(|a| format!(": {}", a.reason)).unwrap_or_default();
+                let holds = if self.waiting.what.is_empty() { String::new() } else { format!("; waiting for: {}", self.waiting.what) };
+                format!("new calls go back to revision {stable}{why}{holds}")
+            }
             Phase::Degraded => match &self.s.abort {
                 Some(abort) => format!("revision {} was aborted, all new calls go to {stable}: {}", abort.revision, abort.reason),
                 None => format!("all new calls go to revision {stable}"),

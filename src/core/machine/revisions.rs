@@ -9,9 +9,7 @@ use crate::core::intent::Intent;
 impl Machine<'_> {
     /// Takes the ReplicaSets that exist into `status.revisions`.
     pub(super) fn note_revisions(&mut self) {
-        let kept = [self.s.canary_revision.clone(), self.s.stable_revision.clone()];
         let seen = self.seen;
-        self.s.revisions.retain(|r| seen.replica_set(&r.hash).is_some() || kept.contains(&Some(r.hash.clone())));
         for set in &seen.replica_sets {
             if !self.s.revisions.iter().any(|r| r.hash == set.hash) {
                 self.s.revisions.push(RevisionStatus { hash: set.hash.clone(), number: set.number, ..RevisionStatus::default() });
@@ -41,23 +39,31 @@ impl Machine<'_> {
 
     /// Starts a release when `spec.template` names another revision, or starts its steps again when they changed.
     pub(super) fn follow_target(&mut self) {
-        if self.blocked().is_some() {
+        if self.may_begin() {
+            self.begin(self.seen.target.clone());
             return;
         }
-        let target = self.seen.target.clone();
-        if self.s.canary_revision.as_ref() != Some(&target) {
-            // A change of roles that has begun is finished first; it takes seconds.
-            let committed = self.s.promotion.as_ref().is_some_and(|p| p.stage != PromotionStage::FullWeight && p.grounds != Grounds::First);
-            if !committed {
-                self.begin(target);
-            }
+        if self.blocked().is_some() {
             return;
         }
         if self.in_steps() && self.s.steps_hash.as_deref() != Some(&self.plan.steps_hash) {
             self.record("StepsChanged", "the step list changed: starting again from the first step", None, false);
+            let kept = self.s.step.clone();
             self.reset_steps();
+            // The attempt goes on. Its weight counts from now, so that no run of the old list stands for one of the new.
+            self.s.step.weight_since = None;
+            self.s.step.traffic_since = kept.traffic_since;
+            self.s.step.endpoints_since = kept.endpoints_since;
             self.forget_step_runs();
         }
+    }
+
+    /// `spec.template` names another revision than the newest one, and nothing has to be finished first.
+    pub(super) fn may_begin(&self) -> bool {
+        // A change of roles that has begun is finished; it takes seconds.
+        let committed = |p: &Promotion| p.stage != PromotionStage::FullWeight && p.grounds != Grounds::First;
+        let other = self.s.canary_revision.as_ref() != Some(&self.seen.target);
+        other && self.blocked().is_none() && !self.s.promotion.as_ref().is_some_and(committed)
     }
 
     fn begin(&mut self, target: String) {
@@ -74,7 +80,8 @@ impl Machine<'_> {
         }
         self.sort_revisions();
         self.s.canary_revision = Some(target.clone());
-        self.s.attempt = 1;
+        // A revision that comes back needs fresh evidence: no run of its earlier release may stand for a new one.
+        self.s.attempt = 1 + self.seen.runs.iter().filter(|r| r.revision == target).map(|r| r.attempt).max().unwrap_or(0);
         self.s.abort = None;
         self.s.promotion = None;
         self.s.user_paused = false;
@@ -139,9 +146,8 @@ impl Machine<'_> {
             let size = if Some(&set.hash) == stable.as_ref() {
                 Some(self.plan.replicas)
             } else if set.hash == canary && live && self.blocked().is_none() {
-                // Pods that may carry calls stay until the release is over.
-                let need = self.canary_need();
-                Some(if self.s.step.traffic_since.is_some() { need.max(set.wanted) } else { need })
+                // Pods that may carry calls stay until the release is over; they may be of an earlier attempt.
+                Some(self.canary_need().max(set.wanted))
             } else {
                 self.drained(&set.hash).then_some(0)
             };
@@ -164,11 +170,18 @@ impl Machine<'_> {
         let in_use: Vec<String> = if self.s.abort.is_some() { vec![] } else { vec![self.canary().to_string()] };
         let stable = self.s.stable_revision.clone();
         let arm = self.seen.canary_arm.selects.clone();
+        let applied = self.s.weights.applied;
+        let called = |hash: &String| {
+            let stable = &self.seen.stable_arm;
+            stable.selects.as_ref() == Some(hash)
+                || stable.ready.get(hash).is_some_and(|n| *n > 0)
+                || (applied > 0 && arm.as_ref() == Some(hash))
+        };
         let keep = i64::try_from(self.plan.abort_scale_down_delay.as_secs()).unwrap_or(i64::MAX);
         let seen = self.seen;
         for revision in &mut self.s.revisions {
             let current = Some(&revision.hash) == stable.as_ref() || in_use.contains(&revision.hash);
-            if current {
+            if current || called(&revision.hash) {
                 revision.retired_at = None;
             } else if revision.retired_at.is_none()
                 && (clear || arm.as_ref() != Some(&revision.hash))
@@ -207,9 +220,14 @@ impl Machine<'_> {
         self.intents.extend(gone.into_iter().map(|name| Intent::DeleteReplicaSet { name }));
     }
 
-    /// Fills in the roles, for people.
+    /// Fills in the roles, for people, and forgets revisions that are gone.
     pub(super) fn assign_roles(&mut self) {
         let (stable, canary) = (self.s.stable_revision.clone(), self.s.canary_revision.clone());
+        let seen = self.seen;
+        self.s.revisions.retain(|r| {
+            let kept = [stable.as_ref(), canary.as_ref()].contains(&Some(&r.hash));
+            kept || seen.replica_set(&r.hash).is_some()
+        });
         for revision in &mut self.s.revisions {
             revision.role = if Some(&revision.hash) == stable.as_ref() {
                 Role::Stable

@@ -6,6 +6,7 @@ use crate::api::rollout::Analysis;
 use crate::api::run::{RunKind, RunPhase};
 use crate::api::status::{PromotionStage, RunRecord};
 use crate::core::intent::Intent;
+use crate::core::observe::RunSeen;
 use crate::core::plan::PlanStep;
 use crate::core::resolve::{self, Facts};
 use crate::core::revision::run_spec_hash;
@@ -36,7 +37,7 @@ impl Machine<'_> {
 
     fn ensure_run(&mut self, kind: RunKind, step: Option<i32>, analysis: &Analysis, path: &str) {
         let at = self.s.runs.iter().position(|r| r.kind == kind && r.step == step);
-        if at.is_some_and(|i| self.run_of(&self.s.runs[i]).is_some()) {
+        if self.forged_run().is_some() || at.is_some_and(|i| self.run_of(&self.s.runs[i]).is_some_and(|r| !self.outdated(r))) {
             return;
         }
         let spec = match self.run_spec(kind, step, analysis, path) {
@@ -57,13 +58,25 @@ impl Machine<'_> {
         self.intents.push(Intent::CreateRun { name, spec: Box::new(spec) });
     }
 
+    /// A background run without one of the gates that have to pass now: the spec or a template changed.
+    fn outdated(&self, run: &RunSeen) -> bool {
+        let lacks = |name: &String| run.gates.iter().all(|g| &g.name != name);
+        run.kind == RunKind::Background && !run.gates.is_empty() && self.plan.background_required.iter().any(lacks)
+    }
+
     fn run_spec(&self, kind: RunKind, step: Option<i32>, analysis: &Analysis, path: &str) -> Result<VoiceAnalysisRunSpec, String> {
-        let weight = self.s.weights.desired;
+        // A run keeps its name until it is seen, so nothing that changes from step to step goes into it: the background
+        // begins with the first step that gives the canary traffic.
+        let begins = (0..self.plan.steps.len()).find(|i| self.plan.weight_at(*i) > 0).unwrap_or(0);
+        let (weight, number) = match step {
+            Some(index) => (self.s.weights.desired, index + 1),
+            None => (self.plan.weight_at(begins), i32::try_from(begins).unwrap_or(0) + 1),
+        };
         let facts = Facts {
             stable_revision: self.s.stable_revision.clone().unwrap_or_default(),
             canary_revision: self.canary().into(),
             weight,
-            step: step.unwrap_or(self.s.current_step.unwrap_or(0)) + 1,
+            step: number,
             attempt: self.s.attempt,
         };
         let seen = self.seen;

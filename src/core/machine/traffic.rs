@@ -18,7 +18,12 @@ impl Machine<'_> {
                 (_, PromotionStage::FullWeight) => self.reachable(100),
             };
         }
-        if !self.in_steps() { 0 } else { self.reachable(self.plan.weight_at(self.step_index())) }
+        if !self.in_steps() {
+            return 0;
+        }
+        // The steps of a wrong spec say nothing about the index: weights stay where they are.
+        let weight = if self.blocked().is_some() { self.s.weights.desired } else { self.plan.weight_at(self.step_index()) };
+        self.reachable(weight)
     }
 
     /// No traffic for the canary arm while it still selects another revision.
@@ -48,6 +53,9 @@ impl Machine<'_> {
             self.s.step.weight_since = None;
             self.s.step.progress_at = Some(now.clone());
         }
+        if self.s.canary_revision.is_some() && !self.foreign() {
+            self.note_drift();
+        }
         let said = !self.seen.routes.is_empty() && self.seen.routes.iter().all(|r| r.says(desired));
         if said && self.s.step.weight_since.is_none() {
             self.s.step.weight_since = Some(now.clone());
@@ -61,37 +69,40 @@ impl Machine<'_> {
         }
     }
 
+    /// Another rollout owns the routes: they are not written, but to end an abort that had begun.
+    fn foreign(&self) -> bool {
+        self.seen.rival.is_some() && (self.s.abort.is_none() || self.s.step.weight_since.is_some())
+    }
+
     /// Asks for what brings arms and routes to where they should be.
     pub(super) fn steer_traffic(&mut self) {
         self.note_traffic();
-        self.note_drift();
-        if self.s.canary_revision.is_none() {
+        if self.s.canary_revision.is_none() || self.foreign() {
             return;
         }
         self.point_arms();
         let desired = self.s.weights.desired;
-        let wanting = |up: bool| {
-            let weights = |r: &RouteSeen| r.weights.as_ref().is_ok_and(|w| w.iter().any(|w| w.canary < i64::from(desired)) == up);
-            self.seen.routes.iter().any(|r| r.weights.is_ok() && !r.says(desired) && weights(r))
-        };
-        let (down, up) = (wanting(false), wanting(true));
-        let (lower, raise) = (down && self.may_lower(), up && self.may_raise(desired));
-        for route in &self.seen.routes {
+        let seen = self.seen;
+        let raise = seen.routes.iter().any(|r| below(r, desired)) && self.may_raise(desired);
+        for route in seen.routes.iter().filter(|r| !r.says(desired)) {
             let Ok(weights) = &route.weights else { continue };
-            let canary = weights.iter().map(|w| w.canary).max().unwrap_or(0);
-            if route.says(desired) {
+            let found = || weights.iter().map(|w| i32::try_from(w.canary).unwrap_or(100));
+            let (least, most) = (found().min().unwrap_or(0), found().max().unwrap_or(0));
+            let (canary, direction) = match (below(route, desired), raise) {
+                (true, true) => (desired, Direction::Raise),
+                // One of its routes says too little and another too much: the excess goes.
+                (true, false) if most > desired => (least, Direction::Lower),
+                (true, false) => continue,
+                (false, _) => (desired, Direction::Lower),
+            };
+            if direction == Direction::Lower && !self.may_lower() {
                 continue;
             }
-            let up = weights.iter().any(|w| w.canary < i64::from(desired));
-            let direction = if up { Direction::Raise } else { Direction::Lower };
-            let intent = Intent::SetWeights { namespace: route.namespace.clone(), name: route.name.clone(), canary: desired, direction };
-            let reverting = self.s.abort.is_some() && desired == 0;
-            match direction {
-                Direction::Raise if raise => self.intents.push(intent),
-                Direction::Raise => {}
-                Direction::Lower if reverting && lower && canary > 0 => self.urgent.push(intent),
-                Direction::Lower if lower => self.intents.push(intent),
-                Direction::Lower => {}
+            let intent = Intent::SetWeights { namespace: route.namespace.clone(), name: route.name.clone(), canary, direction };
+            if direction == Direction::Lower && most > 0 && desired == 0 && self.abort_is_recorded() {
+                self.urgent.push(intent);
+            } else {
+                self.intents.push(intent);
             }
         }
         if let Some(problem) = self.seen.routes.iter().find_map(|r| r.weights.as_ref().err()) {
@@ -99,12 +110,21 @@ impl Machine<'_> {
         }
     }
 
+    /// There is an abort, and more than this status knows of it: a verdict, an action, or an earlier status.
+    fn abort_is_recorded(&self) -> bool {
+        self.s.abort.as_ref().is_some_and(|a| a.gate.is_some() || a.by.is_some() || self.old.abort.is_some())
+    }
+
     /// New calls may go to the stable arm: it selects the right revision. An arm without ready endpoints gets calls
     /// only if the canary arm has none either.
     fn may_lower(&mut self) -> bool {
         let arm = &self.seen.stable_arm;
-        let right = arm.selects.is_none() || arm.selects.as_deref() == Some(self.stable_target());
-        let fine = (right && arm.has_endpoints()) || !self.seen.canary_arm.has_endpoints();
+        let right = match arm.selects.as_deref() {
+            None => arm.has_endpoints(),
+            // Endpoints of another revision are on their way out.
+            Some(hash) => arm.problem.is_none() && hash == self.stable_target() && arm.ready.get(hash).is_some_and(|n| *n > 0),
+        };
+        let fine = right || !self.seen.canary_arm.has_endpoints();
         if !fine {
             let what = arm.problem.clone().unwrap_or_else(|| format!("{} has no ready pod: the weights stay", arm.name));
             self.wait(what, true);
@@ -148,7 +168,7 @@ impl Machine<'_> {
     }
 
     fn point_arms(&mut self) {
-        if self.blocked().is_some() && self.s.abort.is_none() {
+        if self.seen.rival.is_some() || (self.blocked().is_some() && self.s.abort.is_none()) {
             return;
         }
         let first = self.s.promotion.as_ref().is_some_and(|p| p.grounds == Grounds::First);
@@ -161,8 +181,13 @@ impl Machine<'_> {
         if !stable.is_empty() && self.seen.stable_arm.problem.is_none() && self.seen.stable_arm.selects.as_deref() != Some(&stable) {
             self.intents.push(Intent::PointArm { arm: Arm::Stable, hash: stable });
         }
-        if self.s.abort.is_none() && !self.canary_arm_set() && self.seen.canary_arm.problem.is_none() && self.canary_arm_free(first) {
-            self.intents.push(Intent::PointArm { arm: Arm::Canary, hash: canary });
+        if self.s.abort.is_some() || self.canary_arm_set() {
+            return;
+        }
+        match self.seen.canary_arm.problem.clone() {
+            Some(problem) => self.wait(problem, true),
+            None if self.canary_arm_free(first) => self.intents.push(Intent::PointArm { arm: Arm::Canary, hash: canary }),
+            None => {}
         }
     }
 
@@ -220,4 +245,9 @@ impl Machine<'_> {
             self.wait("routes to say 0", false);
         }
     }
+}
+
+/// One of its routes gives the canary less than `weight`.
+fn below(route: &RouteSeen, weight: i32) -> bool {
+    route.weights.as_ref().is_ok_and(|all| all.iter().any(|w| w.canary < i64::from(weight)))
 }

@@ -1,39 +1,132 @@
-//! Placeholder until the analysis controller is merged.
-use super::{clock::Clock, leadership::Leadership};
-use crate::api::common::SecretKeyRef;
-use crate::sources::{Source, SourceError, secrets::SecretReader};
-use futures::future::BoxFuture;
-use kube::Client;
+//! The controller of VoiceAnalysisRun: persists what a run is about to do, measures on a bounded pool, persists what came
+//! of it. The rules are in [`crate::core::gates`].
+
+mod backoff;
+mod controller;
+mod gatepool;
+mod memo;
+mod request;
+pub mod secrets;
+
+use std::future::Future;
 use std::sync::Arc;
-/// Context.
+use std::time::Duration;
+
+use futures::channel::mpsc;
+use futures::{Stream, StreamExt};
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{Controller, WatchStreamExt, controller as kube_controller, reflector, watcher};
+use kube::{Api, Client, Resource, ResourceExt};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::clock::Clock;
+use super::leadership::Leadership;
+use super::write::WRITE_TIMEOUT;
+use crate::api::VoiceAnalysisRun;
+use crate::sources::Source;
+use crate::sources::secrets::SecretReader;
+
+pub use gatepool::Limits;
+
+/// An object that may fail to parse without stopping the others.
+type Guarded = DeserializeGuard<VoiceAnalysisRun>;
+
+/// Runs that are reconciled at the same time. Measurements are not part of a reconcile.
+const CONCURRENCY: u16 = 16;
+
+/// What the controller needs.
 pub struct AnalysisContext {
-    /// x
+    /// Client for the API server.
     pub client: Client,
-    /// x
+    /// The time.
     pub clock: Clock,
-    /// x
+    /// Whether this process may write and measure.
     pub leadership: Leadership,
-    /// x
+    /// The providers.
     pub sources: Arc<dyn Source>,
-    /// x
+    /// Reads the Secrets of arguments.
     pub secrets: Arc<dyn SecretReader>,
-    /// x
+    /// Namespace of the operator: Secrets of cluster templates live here.
     pub operator_namespace: String,
 }
-/// Secrets.
-pub struct KubeSecrets;
-impl KubeSecrets {
-    /// x
-    pub fn new(_: Client) -> Self {
-        Self
+
+/// Runs the controller until `stop`, for one namespace or all. A process that does not lead keeps its cache and does
+/// nothing else; when it begins to lead, every run is looked at.
+pub async fn run(ctx: Arc<AnalysisContext>, namespace: Option<String>, stop: impl Future<Output = ()> + Send + Sync + 'static) {
+    let api: Api<Guarded> = match &namespace {
+        Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
+        None => Api::all(ctx.client.clone()),
+    };
+    let (wake, finished) = mpsc::unbounded();
+    let leads = leadership_changes(ctx.leadership.changes());
+    let state = Arc::new(controller::State::new(ctx, Limits::default(), wake));
+    let (store, writer) = reflector::store();
+    let changes = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(|run| run.meta_mut().managed_fields = None)
+        .reflect(writer)
+        .touched_objects();
+    Controller::for_stream(changes, store)
+        .with_config(kube_controller::Config::default().concurrency(CONCURRENCY))
+        .reconcile_on(finished)
+        .reconcile_all_on(leads)
+        .graceful_shutdown_on(stop)
+        .run(controller::reconcile, controller::on_error, state.clone())
+        .for_each(|outcome| {
+            if let Err(error) = outcome {
+                settle_error(&state, &error);
+            }
+            std::future::ready(())
+        })
+        .await;
+    state.shut_down();
+}
+
+/// A run that is gone takes its measurements with it; other errors have been told by the error policy.
+fn settle_error(state: &controller::State, error: &kube_controller::Error<controller::RunError, watcher::Error>) {
+    match error {
+        kube_controller::Error::ObjectNotFound(gone) => {
+            if let Some(uid) = &gone.extra.uid {
+                state.forget(uid);
+            }
+        }
+        kube_controller::Error::QueueError(error) => tracing::warn!(%error, "watching VoiceAnalysisRuns"),
+        _ => {}
     }
 }
-impl SecretReader for KubeSecrets {
-    fn read<'a>(&'a self, _: &'a str, _: &'a SecretKeyRef) -> BoxFuture<'a, Result<String, SourceError>> {
-        Box::pin(async { Err(SourceError::new("x")) })
-    }
+
+/// One item whenever this process begins or ceases to lead. Renewals of an unbroken claim say nothing.
+fn leadership_changes(claim: watch::Receiver<Option<Instant>>) -> impl Stream<Item = ()> + Send {
+    let until = *claim.borrow();
+    futures::stream::unfold((claim, until), |(mut claim, mut until)| async move {
+        loop {
+            if claim.changed().await.is_err() {
+                // The claim never changes again; neither does what follows from it.
+                std::future::pending::<()>().await;
+            }
+            let (before, soon) = (until, Instant::now() + WRITE_TIMEOUT);
+            until = *claim.borrow_and_update();
+            let led = before.is_some_and(|t| t > soon);
+            let leads = until.is_some_and(|t| t > soon);
+            if led != leads {
+                return Some(((), (claim, until)));
+            }
+        }
+    })
 }
-/// Run.
-pub async fn run(_: Arc<AnalysisContext>, _: Option<String>, stop: impl Future<Output = ()>) {
-    stop.await
+
+/// Reference for the work queue.
+fn reference(run: &VoiceAnalysisRun) -> ObjectRef<Guarded> {
+    let mut reference = ObjectRef::<Guarded>::new(&run.name_any());
+    reference.namespace = run.namespace();
+    reference.extra.uid = run.uid();
+    reference
 }
+
+/// Limit of one read; kube's client has none.
+const READ_TIMEOUT: Duration = WRITE_TIMEOUT;
+
+#[cfg(test)]
+mod tests;

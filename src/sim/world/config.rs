@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::scenario::tag_of;
+
 /// How a world behaves.
 #[derive(Clone, Debug)]
 pub struct WorldConfig {
@@ -41,8 +43,7 @@ impl Default for WorldConfig {
 impl WorldConfig {
     /// How pods of an image behave.
     pub fn image(&self, image: &str) -> ImageBehaviour {
-        let tag = image.rsplit('/').next().and_then(|last| last.split_once(':')).map_or("latest", |(_, tag)| tag);
-        self.images.get(image).or_else(|| self.images.get(tag)).unwrap_or(&self.default_image).clone()
+        self.images.get(image).or_else(|| self.images.get(tag_of(image))).unwrap_or(&self.default_image).clone()
     }
 }
 

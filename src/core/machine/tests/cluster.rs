@@ -97,11 +97,10 @@ impl World {
 
     /// Pods or endpoints are not yet what they were asked to be.
     pub(super) fn moving(&self) -> bool {
-        let mut other = self.clone();
-        other.move_cluster();
-        other.seen.replica_sets != self.seen.replica_sets
-            || other.seen.stable_arm != self.seen.stable_arm
-            || other.seen.canary_arm != self.seen.canary_arm
+        let (sets, stable, canary) = self.moved();
+        sets != self.seen.replica_sets
+            || stable != self.seen.stable_arm
+            || canary != self.seen.canary_arm
             || self.seen.runs.iter().any(|r| r.stop && r.phase == RunPhase::Running)
     }
 
@@ -121,17 +120,22 @@ impl World {
     }
 
     fn move_cluster(&mut self) {
-        for set in &mut self.seen.replica_sets {
+        (self.seen.replica_sets, self.seen.stable_arm, self.seen.canary_arm) = self.moved();
+    }
+
+    /// Pods and endpoints one notch later: pods exist, are ready, are available; endpoints follow at once.
+    fn moved(&self) -> (Vec<ReplicaSetSeen>, ArmSeen, ArmSeen) {
+        let mut sets = self.seen.replica_sets.clone();
+        for set in &mut sets {
             set.current = true;
             set.available = set.ready.min(set.wanted);
             set.ready = if self.broken.contains(&set.hash) { 0 } else { set.exist.min(set.wanted) };
             set.exist = set.wanted;
             set.available = set.available.min(set.ready);
         }
-        let sets = self.seen.replica_sets.clone();
-        for arm in [&mut self.seen.stable_arm, &mut self.seen.canary_arm] {
-            arm.ready = endpoints(arm, &sets);
-        }
+        let follow = |arm: &ArmSeen| ArmSeen { ready: endpoints(arm, &sets), ..arm.clone() };
+        let (stable, canary) = (follow(&self.seen.stable_arm), follow(&self.seen.canary_arm));
+        (sets, stable, canary)
     }
 
     /// Remembers who may get calls now.

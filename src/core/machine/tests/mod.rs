@@ -1,7 +1,13 @@
 //! Tests of the state machine against a small pure world.
 
 mod cluster;
+mod events;
 mod specs;
 mod world;
 
+mod aborts;
+mod faults;
+mod invariants;
+mod people;
+mod properties;
 mod releases;

@@ -206,8 +206,24 @@ impl World {
     /// A reconcile, and then time: until the cluster moves, or the decision asked to look again, at most until `end`.
     pub fn step(&mut self, end: Timestamp) -> Pass {
         let pass = self.pass();
-        self.wait_for_news(pass.decision.wake_at, end);
+        self.wait_after(&pass, end);
         pass
+    }
+
+    /// Lets the cluster and time go on after a pass: at once when the pass changed what can be seen.
+    pub fn wait_after(&mut self, pass: &Pass, end: Timestamp) {
+        let soon = self.later(1).min(end);
+        if self.differs_from(&pass.seen) { self.advance_to(soon) } else { self.wait_for_news(pass.decision.wake_at, end) }
+    }
+
+    fn differs_from(&self, seen: &Observations) -> bool {
+        self.seen.routes != seen.routes
+            || self.seen.actions != seen.actions
+            || self.seen.runs != seen.runs
+            || self.seen.finalizer != seen.finalizer
+            || self.seen.replica_sets != seen.replica_sets
+            || self.seen.stable_arm != seen.stable_arm
+            || self.seen.canary_arm != seen.canary_arm
     }
 
     /// Lets the cluster and time go on after a reconcile that asked to be woken at `wake_at`.
@@ -226,7 +242,11 @@ impl World {
                 return;
             }
             assert!(self.seen.now < end, "never: {what}\n{}", self.describe());
-            self.step(end);
+            let pass = self.pass();
+            if done(self) {
+                return;
+            }
+            self.wait_after(&pass, end);
         }
         panic!("not within 3000 passes: {what}\n{}", self.describe());
     }
@@ -257,7 +277,7 @@ impl World {
             let quiet = pass.decision.intents.is_empty() && pass.decision.urgent.is_empty() && self.status == before && !self.moving();
             match (quiet, pass.decision.wake_at) {
                 (true, None) if self.next_news().is_none() || self.at_rest() => return,
-                (_, wake) => self.wait_for_news(wake, self.later(24 * 3600)),
+                _ => self.wait_after(&pass, self.later(24 * 3600)),
             }
         }
         panic!("never settles\n{}", self.describe());

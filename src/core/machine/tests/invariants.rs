@@ -1,0 +1,309 @@
+//! The invariants of a decision, checked against the spec and what was seen, not against the machine's own helpers.
+
+use jiff::SignedDuration;
+
+use super::super::{Decision, decide};
+use super::world::{Pass, World, short, stored};
+use crate::api::VoiceRolloutStatus;
+use crate::api::action::Verb;
+use crate::api::analysis::Mode;
+use crate::api::run::{GateStatus, RunKind, RunPhase, Verdict};
+use crate::api::status::{Grounds, MAX_DECISIONS, Phase};
+use crate::core::intent::Intent;
+use crate::core::plan::PlanStep;
+use crate::core::route::Direction;
+
+type Check = Result<(), String>;
+
+/// Everything that has to hold after every pass.
+pub fn check(w: &World, pass: &Pass) -> Check {
+    let all = [
+        weights_in_range_and_allowed,
+        raised_only_to_ready_pods,
+        lowered_only_to_ready_pods,
+        nothing_rises_after_an_abort,
+        steps_pass_on_evidence,
+        promotions_have_grounds,
+        new_stable_has_grounds,
+        stable_keeps_its_pods,
+        pods_with_calls_stay,
+        phases_are_true,
+        looks_ahead,
+        says_it_again,
+        stays_the_same_until_woken,
+    ];
+    for one in all {
+        one(w, pass)
+            .map_err(|e| format!("{e}\nintents {:?}\nurgent {:?}", intents(pass).map(short).collect::<Vec<_>>(), pass.decision.urgent))?;
+    }
+    Ok(())
+}
+
+fn ensure(holds: bool, what: impl FnOnce() -> String) -> Check {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+fn intents(pass: &Pass) -> impl Iterator<Item = &Intent> {
+    pass.decision.urgent.iter().chain(&pass.decision.intents)
+}
+
+fn after(pass: &Pass) -> &VoiceRolloutStatus {
+    &pass.decision.status
+}
+
+fn in_release(s: &VoiceRolloutStatus) -> bool {
+    s.canary_revision.is_some() && s.stable_revision.is_some() && s.canary_revision != s.stable_revision
+}
+
+fn blocked(pass: &Pass) -> bool {
+    pass.seen.rival.is_some() || !pass.plan.errors.is_empty()
+}
+
+/// The person's command is there, for the revision that is being released.
+fn asked(pass: &Pass, verb: Verb) -> bool {
+    pass.seen.actions.iter().any(|a| a.verb == verb && after(pass).canary_revision.as_ref() == Some(&a.revision))
+}
+
+/// The most that the canary may get, from the spec's own words.
+fn allowed(pass: &Pass) -> i32 {
+    let s = after(pass);
+    if pass.seen.deleting || s.abort.is_some() {
+        return 0;
+    }
+    match &s.promotion {
+        Some(p) if p.grounds == Grounds::First => 0,
+        Some(_) => 100,
+        None if !in_release(s) => 0,
+        None if blocked(pass) => pass.before.weights.desired,
+        None => {
+            let reached = pass.plan.steps.iter().take(s.current_step.unwrap_or(0) as usize + 1);
+            reached.filter_map(|s| if let PlanStep::SetWeight(w) = s { Some(*w) } else { None }).last().unwrap_or(0)
+        }
+    }
+}
+
+/// I1, I2.
+fn weights_in_range_and_allowed(_: &World, pass: &Pass) -> Check {
+    let most = allowed(pass);
+    let s = after(pass);
+    ensure((0..=100).contains(&s.weights.desired) && s.weights.desired <= most.max(0), || {
+        format!("I2: desired {} where the step allows {most}", s.weights.desired)
+    })?;
+    for intent in intents(pass) {
+        if let Intent::SetWeights { canary, direction, name, .. } = intent {
+            ensure((0..=100).contains(canary), || format!("I1: {canary}"))?;
+            ensure(*canary <= most, || format!("I2: {name} to {canary} where the step allows {most}"))?;
+            let still = s.promotion.is_none() && (s.user_paused || pass.plan.paused) || blocked(pass);
+            ensure(*direction == Direction::Lower || !still, || format!("I2: {name} raised to {canary} while steps stand still"))?;
+            let route = pass.seen.routes.iter().find(|r| &r.name == name).and_then(|r| r.weights.as_ref().ok());
+            let rises = route.is_some_and(|all| all.iter().any(|w| w.canary < i64::from(*canary)));
+            ensure(*direction == Direction::Raise || !rises, || format!("I2: a Lower raises {name} to {canary}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn raised_only_to_ready_pods(_: &World, pass: &Pass) -> Check {
+    let arm = &pass.seen.canary_arm;
+    let canary = after(pass).canary_revision.clone().unwrap_or_default();
+    let serves = arm.problem.is_none()
+        && arm.selects.as_ref() == Some(&canary)
+        && arm.ready.get(&canary).is_some_and(|n| *n > 0)
+        && arm.ready.iter().all(|(h, n)| *h == canary || *n == 0);
+    let raises = intents(pass).any(|i| matches!(i, Intent::SetWeights { direction: Direction::Raise, .. }));
+    ensure(!raises || serves || pass.plan.replicas == 0, || format!("raised towards {arm:?}"))
+}
+
+fn lowered_only_to_ready_pods(_: &World, pass: &Pass) -> Check {
+    let lowers = intents(pass).any(|i| matches!(i, Intent::SetWeights { direction: Direction::Lower, .. }));
+    let fine = pass.seen.stable_arm.has_endpoints() || !pass.seen.canary_arm.has_endpoints() || pass.seen.deleting;
+    ensure(!lowers || fine, || format!("lowered towards {:?}", pass.seen.stable_arm))
+}
+
+/// I3.
+fn nothing_rises_after_an_abort(_: &World, pass: &Pass) -> Check {
+    let (before, now) = (&pass.before, after(pass));
+    if now.abort.is_some() {
+        let raised = intents(pass).any(|i| matches!(i, Intent::SetWeights { canary, .. } if *canary > 0));
+        ensure(!raised && now.weights.desired == 0, || "I3: weight after an abort".into())?;
+    }
+    let ended = before.abort.is_some() && now.abort.is_none();
+    let may = before.canary_revision != now.canary_revision || (asked(pass, Verb::Retry) && now.attempt == before.attempt + 1);
+    ensure(!ended || may, || "I3: an abort ended without a retry or a new revision".into())
+}
+
+/// The same release, attempt and steps.
+fn goes_on(pass: &Pass) -> bool {
+    let (b, a) = (&pass.before, after(pass));
+    (&b.canary_revision, b.attempt, &b.steps_hash) == (&a.canary_revision, a.attempt, &a.steps_hash)
+}
+
+/// I4, and the other steps.
+fn steps_pass_on_evidence(_: &World, pass: &Pass) -> Check {
+    let (b, a) = (&pass.before, after(pass));
+    let from = if goes_on(pass) { b.current_step.unwrap_or(0) } else { 0 };
+    let all = |n: &&crate::api::status::Promotion| n.grounds == Grounds::StepsPassed && b.promotion.is_none();
+    let to = if a.promotion.as_ref().filter(all).is_some() { pass.plan.steps.len() as i32 } else { a.current_step.unwrap_or(0) };
+    if a.promotion.as_ref().is_some_and(|p| p.grounds != Grounds::StepsPassed) || b.promotion.is_some() || !in_release(a) {
+        return Ok(());
+    }
+    ensure(!goes_on(pass) || to >= from, || format!("from step {from} back to {to}"))?;
+    for index in from..to {
+        step_passed(pass, index).map_err(|e| format!("step {index} passed: {e}"))?;
+    }
+    Ok(())
+}
+
+fn step_passed(pass: &Pass, index: i32) -> Check {
+    let old = &pass.before.step;
+    let here = goes_on(pass) && pass.before.current_step == Some(index);
+    let promoted = asked(pass, Verb::Promote) || (here && old.promoted);
+    match &pass.plan.steps[index as usize] {
+        PlanStep::SetWeight(w) => {
+            ensure(pass.seen.routes.iter().all(|r| r.says(*w) || r.weights.is_err()), || format!("routes do not say {w}"))
+        }
+        PlanStep::CanaryScale(_) => Ok(()),
+        PlanStep::Pause(None) => ensure(promoted, || "nobody ended the pause".into()),
+        PlanStep::Pause(Some(d)) => {
+            let began = if here { old.started_at.as_ref().map_or(pass.seen.now, |t| t.0) } else { pass.seen.now };
+            let waited = pass.seen.now.duration_since(began);
+            ensure(promoted || waited >= SignedDuration::try_from(*d).unwrap(), || format!("after {waited:?} of {d:?}"))
+        }
+        PlanStep::Analysis { run, require } => {
+            let overridden = |name: &String| (here && old.overridden.contains(name)) || asked(pass, Verb::Promote);
+            let own = run.as_ref().map_or(Ok(()), |_| run_passed(pass, RunKind::Step, Some(index), None, &overridden));
+            own.and_then(
+                |()| if require.is_empty() { Ok(()) } else { run_passed(pass, RunKind::Background, None, Some(require), &overridden) },
+            )
+        }
+    }
+}
+
+/// I4: a run that was asked for says that every enforcing gate (or each of `names`) passed on a measurement.
+fn run_passed(pass: &Pass, kind: RunKind, step: Option<i32>, names: Option<&Vec<String>>, overridden: &dyn Fn(&String) -> bool) -> Check {
+    let record = after(pass).runs.iter().find(|r| r.kind == kind && r.step == step).ok_or("I4: no run was asked for")?;
+    let run = pass.seen.runs.iter().find(|r| r.name == record.name && r.spec_hash == record.spec_hash).ok_or("I4: there is no such run")?;
+    if run.phase == RunPhase::Stopped && overridden(&run.name) {
+        return Ok(());
+    }
+    let counts = |g: &&GateStatus| names.map_or(g.mode == Mode::Enforce, |n| n.contains(&g.name));
+    let gates: Vec<&GateStatus> = run.gates.iter().filter(counts).collect();
+    let passed = |g: &GateStatus| g.counts.pass > 0 && (g.verdict == Some(Verdict::Pass) || (kind == RunKind::Background && g.passing));
+    let open = gates.iter().find(|g| !passed(g) && (g.verdict == Some(Verdict::Fail) || !overridden(&g.name)));
+    ensure(!gates.is_empty() && open.is_none(), || format!("I4: {:?}", open))
+}
+
+/// I8, first half.
+fn promotions_have_grounds(_: &World, pass: &Pass) -> Check {
+    let (b, a) = (&pass.before, after(pass));
+    let Some(p) = a.promotion.as_ref().filter(|_| b.promotion.is_none()) else { return Ok(()) };
+    let known = b.revisions.iter().find(|r| r.hash == p.revision);
+    let fine = match p.grounds {
+        Grounds::First => b.stable_revision.is_none(),
+        Grounds::StepsPassed => true,
+        Grounds::RollbackWindow => pass.plan.rollback_window > 0 && known.is_some_and(|r| r.was_stable && !r.aborted),
+        Grounds::PromotedFull => {
+            asked(pass, Verb::PromoteFull) && a.decisions.iter().any(|d| d.decision == "PromotedFull" && d.by.is_some())
+        }
+    };
+    ensure(fine && b.abort.is_none() | (b.canary_revision != a.canary_revision), || format!("I8: {p:?}"))
+}
+
+/// I8, second half.
+fn new_stable_has_grounds(_: &World, pass: &Pass) -> Check {
+    let (b, a) = (&pass.before, after(pass));
+    if b.stable_revision == a.stable_revision {
+        return Ok(());
+    }
+    let new = a.stable_revision.clone().unwrap_or_default();
+    let first = b.stable_revision.is_none();
+    let granted = b.promotion.as_ref().is_some_and(|p| p.revision == new) || first;
+    let said = a.decisions.iter().any(|d| d.revision == new && matches!(d.decision.as_str(), "Promoted" | "RolledBack" | "FirstDeployed"));
+    ensure(granted && said && b.abort.is_none(), || format!("I8: {new} became stable, promotion was {:?}", b.promotion))
+}
+
+/// I5.
+fn stable_keeps_its_pods(_: &World, pass: &Pass) -> Check {
+    for intent in intents(pass) {
+        let (name, n) = match intent {
+            Intent::ScaleReplicaSet { name, replicas } => (name, *replicas),
+            Intent::DeleteReplicaSet { name } => (name, 0),
+            _ => continue,
+        };
+        let hash = pass.seen.replica_sets.iter().find(|r| &r.name == name).map(|r| r.hash.clone());
+        let stable = [&pass.before.stable_revision, &after(pass).stable_revision].contains(&&hash);
+        ensure(!stable || n >= pass.plan.replicas, || format!("I5: stable {name} to {n} of {}", pass.plan.replicas))?;
+    }
+    Ok(())
+}
+
+/// I6.
+fn pods_with_calls_stay(w: &World, pass: &Pass) -> Check {
+    for intent in intents(pass) {
+        let (name, n) = match intent {
+            Intent::ScaleReplicaSet { name, replicas } => (name, *replicas),
+            Intent::DeleteReplicaSet { name } => (name, 0),
+            _ => continue,
+        };
+        let Some(set) = pass.seen.replica_sets.iter().find(|r| &r.name == name) else { continue };
+        if n >= set.exist.max(set.wanted) || after(pass).stable_revision.as_ref() == Some(&set.hash) {
+            continue;
+        }
+        let last = w.last_traffic.get(&set.hash);
+        let idle = last.map_or(SignedDuration::MAX, |t| pass.seen.now.duration_since(*t));
+        // Recorded times are whole seconds.
+        let least = SignedDuration::try_from(pass.plan.max_drain).unwrap() - SignedDuration::from_secs(1);
+        ensure(idle >= least, || format!("I6: {name} from {} to {n}, {idle:?} after its last call", set.wanted))?;
+    }
+    Ok(())
+}
+
+fn phases_are_true(_: &World, pass: &Pass) -> Check {
+    let s = after(pass);
+    let at_zero = pass.seen.routes.iter().all(|r| r.says(0) || r.weights.is_err());
+    ensure(!matches!(s.phase, Phase::Healthy | Phase::Degraded) || at_zero, || format!("{:?} while {:?}", s.phase, pass.seen.routes))?;
+    ensure(s.decisions.len() <= MAX_DECISIONS, || "too many decisions kept".into())?;
+    ensure(s.phase != Phase::Healthy || s.canary_revision == s.stable_revision, || "Healthy in a release".into())?;
+    ensure(!s.message.is_empty(), || "no message".into())
+}
+
+fn looks_ahead(_: &World, pass: &Pass) -> Check {
+    ensure(pass.decision.wake_at.is_none_or(|t| t > pass.seen.now), || format!("wakes in the past: {:?}", pass.decision.wake_at))
+}
+
+fn sorted(d: &Decision) -> Vec<String> {
+    let mut all: Vec<String> = d.urgent.iter().chain(&d.intents).map(short).collect();
+    all.sort();
+    all
+}
+
+/// Nothing new is seen: nothing new is said, and what was asked for is asked for again.
+fn says_it_again(w: &World, pass: &Pass) -> Check {
+    let once = stored(after(pass));
+    let again = decide(&w.subject, &pass.plan, &once, &pass.seen);
+    let twice = stored(&again.status);
+    ensure(once == twice, || format!("not the same again:\n{}", difference(&once, &twice)))?;
+    ensure(again.events.is_empty(), || format!("told again: {:?}", again.events))?;
+    let (a, b) = (sorted(&pass.decision), sorted(&again));
+    ensure(a == b, || format!("intents differ:\n{a:?}\n{b:?}"))
+}
+
+/// Time alone changes nothing before the time to look again.
+fn stays_the_same_until_woken(w: &World, pass: &Pass) -> Check {
+    let mut later = pass.seen.clone();
+    let end = pass.decision.wake_at.unwrap_or_else(|| later.now + SignedDuration::from_hours(100));
+    later.now = end - SignedDuration::from_secs(1);
+    if later.now <= pass.seen.now {
+        return Ok(());
+    }
+    let once = stored(after(pass));
+    let again = decide(&w.subject, &pass.plan, &once, &later);
+    let twice = stored(&again.status);
+    ensure(once == twice, || format!("time alone changed the status:\n{}", difference(&once, &twice)))?;
+    ensure(sorted(&pass.decision) == sorted(&again), || format!("time alone changed intents: {:?}", sorted(&again)))
+}
+
+fn difference(a: &VoiceRolloutStatus, b: &VoiceRolloutStatus) -> String {
+    let (a, b) = (serde_json::to_value(a).unwrap(), serde_json::to_value(b).unwrap());
+    json_patch::diff(&a, &b).to_string()
+}

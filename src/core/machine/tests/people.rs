@@ -1,0 +1,240 @@
+//! What people ask for, in every phase: carried out, or refused with a reason.
+
+use super::specs::*;
+use super::world::{Say, World};
+use crate::api::action::Verb;
+use crate::api::status::{Grounds, Phase};
+
+/// A phase to be in, and how to get there.
+fn worlds() -> Vec<(&'static str, World)> {
+    let steps = || vec![weight(25), pause(None), weight(50), analysis(&["p95"])];
+    let base = || spec(Some(steps()), None);
+    let at_pause = || {
+        let mut w = World::releasing(base());
+        w.until_phase(Phase::Paused);
+        w
+    };
+    let mut all = vec![("Pending", World::new(base()))];
+    let mut w = World::new(base());
+    w.pass();
+    all.push(("Initializing", w));
+    all.push(("Healthy", World::deployed(base())));
+    let mut w = World::releasing(base());
+    w.pass();
+    all.push(("Progressing", w));
+    all.push(("PauseStep", at_pause()));
+    let mut w = at_pause();
+    assert!(w.command(Verb::Pause).0);
+    all.push(("PausedByUser", w));
+    let mut w = at_pause();
+    w.edit(|s| s.paused = true);
+    w.pass();
+    all.push(("PausedBySpec", w));
+    for (name, say) in [("HeldByError", Say::Error), ("HeldByFail", Say::Fail), ("Measuring", Say::Nothing)] {
+        let mut s = base();
+        let g = s.steps.as_mut().unwrap()[3].analysis.as_mut().unwrap().gates.first_mut().unwrap();
+        g.on_fail = crate::api::analysis::OnFail::Pause;
+        let mut w = World::releasing(s);
+        w.script.insert("p95".into(), say);
+        w.until_phase(Phase::Paused);
+        assert!(w.command(Verb::Promote).0);
+        w.until_weight(50);
+        w.run(120);
+        all.push((name, w));
+    }
+    let mut w = at_pause();
+    w.edit(|s| s.steps = Some(vec![]));
+    w.pass();
+    all.push(("Invalid", w));
+    let mut w = at_pause();
+    assert!(w.command(Verb::PromoteFull).0);
+    all.push(("Promoting", w));
+    let mut w = at_pause();
+    w.apply_version(1);
+    w.pass();
+    all.push(("Returning", w));
+    let mut w = at_pause();
+    assert!(w.command(Verb::Abort).0);
+    w.settle();
+    all.push(("Degraded", w));
+    all
+}
+
+/// The one table: phase, verb, whether it is carried out, and a word of the answer.
+const TABLE: &[(&str, [(bool, &str); 6])] = &[
+    //                 promote            promote --full        abort                 retry                 pause                 resume
+    ("Pending", [(false, "newest"), (false, "newest"), (false, "newest"), (false, "newest"), (false, "newest"), (false, "newest")]),
+    ("Initializing", [(false, "first"), (false, "first"), (false, "first"), (false, "aborted"), (false, "first"), (false, "not paused")]),
+    (
+        "Healthy",
+        [
+            (false, "no release"),
+            (false, "no release"),
+            (false, "no release"),
+            (false, "aborted"),
+            (false, "no release"),
+            (false, "not paused"),
+        ],
+    ),
+    ("Progressing", [(false, "not a pause"), (true, "100"), (true, "stable"), (false, "aborted"), (true, "resume"), (false, "not paused")]),
+    ("PauseStep", [(true, "ended"), (true, "100"), (true, "stable"), (false, "aborted"), (true, "resume"), (false, "not paused")]),
+    ("PausedByUser", [(false, "resume"), (true, "100"), (true, "stable"), (false, "aborted"), (false, "already"), (true, "go on")]),
+    ("PausedBySpec", [(false, "resume"), (true, "100"), (true, "stable"), (false, "aborted"), (true, "resume"), (false, "spec.paused")]),
+    ("HeldByError", [(true, "p95"), (true, "100"), (true, "stable"), (false, "aborted"), (true, "resume"), (false, "not paused")]),
+    (
+        "HeldByFail",
+        [(false, "does not override"), (true, "100"), (true, "stable"), (false, "aborted"), (true, "resume"), (false, "not paused")],
+    ),
+    ("Measuring", [(false, "not a pause"), (true, "100"), (true, "stable"), (false, "aborted"), (true, "resume"), (false, "not paused")]),
+    (
+        "Invalid",
+        [(false, "invalid spec"), (false, "invalid spec"), (true, "stable"), (false, "aborted"), (true, "resume"), (false, "not paused")],
+    ),
+    ("Promoting", [(false, "roles"), (false, "roles"), (true, "stable"), (false, "aborted"), (false, "roles"), (false, "not paused")]),
+    (
+        "Returning",
+        [
+            (false, "no release"),
+            (false, "no release"),
+            (false, "no release"),
+            (false, "aborted"),
+            (false, "no release"),
+            (false, "not paused"),
+        ],
+    ),
+    ("Degraded", [(false, "retry"), (false, "retry"), (false, "retry"), (true, "attempt 2"), (false, "retry"), (false, "not paused")]),
+];
+
+const VERBS: [Verb; 6] = [Verb::Promote, Verb::PromoteFull, Verb::Abort, Verb::Retry, Verb::Pause, Verb::Resume];
+
+#[test]
+fn every_command_in_every_phase_is_carried_out_or_refused_with_a_reason() {
+    let worlds = worlds();
+    assert_eq!(worlds.iter().map(|(n, _)| *n).collect::<Vec<_>>(), TABLE.iter().map(|(n, _)| *n).collect::<Vec<_>>());
+    let mut wrong = vec![];
+    for ((name, world), (_, row)) in worlds.into_iter().zip(TABLE) {
+        for (verb, (applied, word)) in VERBS.into_iter().zip(row) {
+            let mut w = world.clone();
+            let (did, message) = w.command(verb);
+            if (did, message.contains(word)) != (*applied, true) {
+                wrong.push(format!("{name} {verb:?}: {did} {message:?}, expected {applied} {word:?}"));
+            }
+            if !did && !matches!(name, "Pending") {
+                let quiet = stripped(&w)
+                    == stripped(&{
+                        let mut without = world.clone();
+                        without.pass();
+                        without
+                    });
+                assert!(quiet, "{name} {verb:?} was refused and changed the status");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+fn stripped(w: &World) -> crate::api::VoiceRolloutStatus {
+    let mut status = w.status.clone();
+    status.handled_actions.clear();
+    status
+}
+
+#[test]
+fn a_command_for_another_revision_is_refused() {
+    let mut w = World::releasing(spec(Some(vec![weight(25), pause(None)]), None));
+    w.until_phase(Phase::Paused);
+    for verb in VERBS {
+        let name = w.ask_for(verb, &hash(1));
+        w.pass();
+        let (applied, message) = w.outcomes[&name].clone();
+        assert!(!applied && message.contains(&hash(2)), "{verb:?}: {message}");
+    }
+    assert_eq!((w.status.phase, w.applied()), (Phase::Paused, 25));
+}
+
+#[test]
+fn a_command_is_carried_out_once_though_the_process_dies_before_it_is_marked() {
+    let mut w = World::releasing(spec(Some(vec![weight(25), pause(None), pause(None)]), None));
+    w.until_phase(Phase::Paused);
+    w.ask(Verb::Promote);
+    let (seen, status) = (w.seen.clone(), w.status.clone());
+    w.pass_on(seen, status, super::world::Luck::DiesAfter(0));
+    w.run(60);
+    assert_eq!((w.status.current_step, w.decided("Promoted")), (Some(2), 1), "{}", w.describe());
+    assert!(w.outcomes["action-1"].0);
+}
+
+#[test]
+fn a_command_that_a_lagging_cache_still_shows_unmarked_is_not_carried_out_again() {
+    let mut w = World::releasing(spec(Some(vec![weight(25), pause(None), pause(None)]), None));
+    w.until_phase(Phase::Paused);
+    w.ask(Verb::Promote);
+    let lagging = w.seen.actions.clone();
+    w.run(60);
+    assert_eq!(w.status.current_step, Some(2));
+    w.seen.actions = lagging;
+    w.run(60);
+    assert_eq!((w.status.current_step, w.decided("Promoted")), (Some(2), 1), "{}", w.describe());
+}
+
+#[test]
+fn retry_starts_a_new_attempt_with_fresh_evidence_and_keeps_pods_that_may_carry_calls() {
+    let mut w = World::releasing(spec(Some(vec![weight(10), analysis(&["p95"]), weight(50), analysis(&["evals"])]), None));
+    w.script.insert("evals".into(), Say::Fail);
+    w.until_phase(Phase::Degraded);
+    let runs = w.seen.runs.len();
+    w.script.clear();
+    assert!(w.command(Verb::Retry).0);
+    assert_eq!((w.status.attempt, w.status.current_step), (2, Some(0)), "{}", w.describe());
+    w.until_weight(10);
+    assert_eq!(w.seen.replica_set(&hash(2)).unwrap().wanted, 5, "pods of the first attempt may carry calls");
+    w.until("promoted", |w| w.status.stable_revision == Some(hash(2)));
+    assert_eq!(w.seen.runs.len(), runs + 2);
+}
+
+#[test]
+fn the_same_version_again_after_another_one_gets_fresh_evidence() {
+    let mut w = World::releasing(spec(Some(vec![scale(1), analysis(&["evals"]), weight(50)]), None));
+    w.script.insert("evals".into(), Say::Fail);
+    w.until_phase(Phase::Degraded);
+    w.apply_version(1);
+    w.until_phase(Phase::Healthy);
+    w.script.clear();
+    w.apply_version(2);
+    w.until("promoted", |w| w.status.stable_revision == Some(hash(2)));
+    assert_eq!(w.seen.runs.len(), 2, "{}", w.describe());
+}
+
+#[test]
+fn promote_full_skips_the_rest_and_says_who() {
+    let mut w = World::releasing(spec(Some(article()), None));
+    w.until_weight(5);
+    assert!(w.command(Verb::PromoteFull).0);
+    w.until("promoted", |w| w.status.promotion.as_ref().is_some_and(|p| p.grounds == Grounds::PromotedFull));
+    w.script.insert("p95".into(), Say::Fail);
+    w.until_phase(Phase::Healthy);
+    let record = w.status.decisions.iter().find(|d| d.decision == "PromotedFull").unwrap();
+    assert_eq!((record.by.as_deref(), w.status.stable_revision.clone()), (Some("ann"), Some(hash(2))), "{}", w.describe());
+}
+
+#[test]
+fn pause_stops_steps_and_resume_lets_them_go_on() {
+    let mut w = World::releasing(spec(Some(vec![weight(5), pause(Some(60)), weight(25), pause(None)]), None));
+    w.until_weight(5);
+    assert!(w.command(Verb::Pause).0);
+    w.run(3600);
+    assert_eq!((w.applied(), w.status.phase), (5, Phase::Paused), "{}", w.describe());
+    assert!(w.command(Verb::Resume).0);
+    w.until_weight(25);
+}
+
+#[test]
+fn spec_paused_from_the_start_gives_the_canary_no_call() {
+    let mut w = World::deployed(spec(Some(vec![weight(5), pause(None)]), None));
+    w.edit(|s| s.paused = true);
+    w.apply_version(2);
+    w.run(3600);
+    assert_eq!((w.applied(), w.status.phase), (0, Phase::Paused), "{}", w.describe());
+    w.edit(|s| s.paused = false);
+    w.until_weight(5);
+}

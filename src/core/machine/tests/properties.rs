@@ -1,0 +1,58 @@
+//! Random stories: the invariants hold after every pass, and when faults stop a release comes to rest.
+
+use proptest::prelude::*;
+
+use super::events::{Event, Story, event};
+use super::invariants::check;
+use super::world::World;
+use crate::api::status::Phase;
+
+fn tell(events: &[Event]) -> Result<World, String> {
+    let mut story = Story::new(check);
+    story.run(120)?;
+    for event in events {
+        story.happen(event).map_err(|e| format!("at {event:?}: {e}"))?;
+    }
+    story.faults_stop();
+    comes_to_rest(&mut story)?;
+    Ok(story.world)
+}
+
+/// I9.
+fn comes_to_rest(story: &mut Story) -> Result<(), String> {
+    for _ in 0..60 {
+        story.run(4000)?;
+        let w = &story.world;
+        let decision = w.decide();
+        let rest = matches!(w.status.phase, Phase::Healthy | Phase::Paused | Phase::Degraded);
+        if rest && decision.wake_at.is_none() && decision.intents.is_empty() && decision.urgent.is_empty() && decision.events.is_empty() {
+            let same = super::world::stored(&decision.status) == w.status;
+            return if same { Ok(()) } else { Err(format!("I9: at rest and still writing\n{}", w.describe())) };
+        }
+    }
+    Err(format!("I9: never comes to rest\n{}", story.world.describe()))
+}
+
+/// After any story the deletion leaves stable at 100.
+fn leaves(mut world: World) -> Result<(), String> {
+    world.seen.deleting = true;
+    for _ in 0..50 {
+        world.step(world.later(10));
+    }
+    if world.gone && world.applied() == 0 { Ok(()) } else { Err(format!("deletion\n{}", world.describe())) }
+}
+
+proptest! {
+    // PROPTEST_CASES asks for more.
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_invariants_hold_in_every_story_and_it_comes_to_rest(events in prop::collection::vec(event(), 1..60)) {
+        let end = tell(&events).and_then(leaves);
+        prop_assert!(end.is_ok(), "{}", end.unwrap_err());
+    }
+}
+
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(256)
+}

@@ -1,0 +1,280 @@
+//! One gate: what the schema cannot say.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::api::analysis::{Auth, Counting, Gate, Header, Judge, PrometheusProvider, Threshold, WebProvider};
+use crate::api::common::{Duration as Period, std_duration};
+use crate::core::SpecError;
+use crate::core::args::{self, ArgError, Place};
+use crate::core::condition::Condition;
+use crate::core::window;
+
+/// Shortest interval between measurements.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
+/// Headers that belong to the transport or to the operator.
+const RESERVED_HEADERS: [&str; 6] = ["host", "content-length", "transfer-encoding", "connection", "upgrade", "idempotency-key"];
+
+/// Checks one gate. `known` are the names that `{{args.NAME}}` may use.
+pub fn validate_gate(gate: &Gate, path: &str, known: &BTreeSet<String>) -> Vec<SpecError> {
+    let mut check = Check { known, errors: Vec::new() };
+    check.period(&format!("{path}.errorBudget"), Some(gate.error_budget), None);
+    check.period(&format!("{path}.minDuration"), gate.min_duration, None);
+    check.period(&format!("{path}.maxDuration"), Some(gate.max_duration), Some(MIN_INTERVAL));
+    match (&gate.threshold, &gate.judge) {
+        (Some(threshold), None) => check.threshold(threshold, &format!("{path}.threshold")),
+        (None, Some(judge)) => check.judge(judge, &format!("{path}.judge")),
+        _ => check.error(path, "a gate is exactly one of threshold, judge"),
+    }
+    check.errors
+}
+
+/// The RFC 9535 path in a `jsonPath` field, which may stand in braces: `{$.passRate}`.
+///
+/// # Errors
+/// Why it is not a JSONPath.
+pub fn json_path(text: &str) -> Result<String, String> {
+    let trimmed = text.trim();
+    let inner = trimmed.strip_prefix('{').and_then(|t| t.strip_suffix('}')).unwrap_or(trimmed).trim();
+    match jsonpath_rust::parser::parse_json_path(inner) {
+        Ok(_) => Ok(inner.to_owned()),
+        Err(_) => Err(format!("`{text}` is not a JSONPath such as {{$.passRate}}")),
+    }
+}
+
+/// Names of the arguments that a gate's texts use, as far as they can be read.
+pub fn args_used(gate: &Gate) -> BTreeSet<String> {
+    fn visit(value: &serde_json::Value, names: &mut BTreeSet<String>) {
+        match value {
+            serde_json::Value::String(text) => names.extend(args::names(text, Place::Text).unwrap_or_default()),
+            serde_json::Value::Array(items) => items.iter().for_each(|v| visit(v, names)),
+            serde_json::Value::Object(fields) => fields.values().for_each(|v| visit(v, names)),
+            _ => {}
+        }
+    }
+    let mut names = BTreeSet::new();
+    visit(&serde_json::to_value(gate).unwrap_or_default(), &mut names);
+    names
+}
+
+struct Check<'a> {
+    known: &'a BTreeSet<String>,
+    errors: Vec<SpecError>,
+}
+
+impl Check<'_> {
+    fn error(&mut self, path: &str, message: impl Into<String>) {
+        self.errors.push(SpecError::new(path, message));
+    }
+
+    fn period(&mut self, path: &str, period: Option<Period>, least: Option<Duration>) {
+        let Some(period) = period else { return };
+        if period.is_negative() {
+            self.error(path, "a duration cannot be negative");
+        } else if least.is_some_and(|least| std_duration(period) < least) {
+            self.error(path, format!("must be {} or longer", least.map(window::span).unwrap_or_default()));
+        }
+    }
+
+    fn timeout(&mut self, path: &str, period: Period) {
+        self.period(path, Some(period), Some(Duration::from_millis(1)));
+    }
+
+    /// Placement and names of arguments. `true` when there is nothing to complain about.
+    fn args(&mut self, path: &str, text: &str, place: Place) -> bool {
+        match args::check(text, place, self.known) {
+            Ok(()) => true,
+            Err(error) => {
+                self.error(path, error.to_string());
+                false
+            }
+        }
+    }
+
+    fn threshold(&mut self, t: &Threshold, path: &str) {
+        self.period(&format!("{path}.interval"), t.interval, Some(MIN_INTERVAL));
+        self.period(&format!("{path}.initialDelay"), t.initial_delay, None);
+        for (name, condition) in [("successCondition", &t.success_condition), ("failureCondition", &t.failure_condition)] {
+            if let Some(condition) = condition {
+                self.condition(&format!("{path}.{name}"), condition);
+            }
+        }
+        if t.success_condition.is_none() && t.failure_condition.is_none() {
+            self.error(path, "set successCondition, failureCondition or both");
+        }
+        self.limits(t, path);
+        match (&t.provider.prometheus, &t.provider.web) {
+            (Some(prometheus), None) => self.prometheus(prometheus, &format!("{path}.provider.prometheus")),
+            (None, Some(web)) => self.web(web, &format!("{path}.provider.web")),
+            _ => self.error(&format!("{path}.provider"), "a provider is exactly one of prometheus, web"),
+        }
+    }
+
+    fn condition(&mut self, path: &str, condition: &str) {
+        if !self.args(path, condition, Place::Cel) {
+            return;
+        }
+        let Ok(text) = args::probe(condition, Place::Cel, "x", "0") else { return };
+        if let Err(error) = Condition::compile(&text) {
+            self.error(path, error.to_string());
+        }
+    }
+
+    /// Limits that can never be reached hide failures.
+    fn limits(&mut self, t: &Threshold, path: &str) {
+        let Some(count) = t.count else { return };
+        if count > 1 && t.interval.is_none() {
+            self.error(&format!("{path}.interval"), format!("count {count} needs an interval"));
+        }
+        let needed = t.failure_limit.max(0).saturating_add(t.consecutive_success_limit);
+        if count < needed {
+            self.error(
+                &format!("{path}.count"),
+                format!("count {count} is less than failureLimit and consecutiveSuccessLimit together ({needed})"),
+            );
+        }
+        if t.counting == Counting::Argo && count < t.inconclusive_limit {
+            self.error(&format!("{path}.count"), format!("count {count} is less than inconclusiveLimit {}", t.inconclusive_limit));
+        }
+    }
+
+    fn prometheus(&mut self, p: &PrometheusProvider, path: &str) {
+        self.url(&format!("{path}.address"), &p.address);
+        self.query(&format!("{path}.query"), &p.query);
+        self.period(&format!("{path}.scrapeInterval"), Some(p.scrape_interval), None);
+        self.timeout(&format!("{path}.timeout"), p.timeout);
+        self.headers(&p.headers, path);
+        self.auth(p.auth.as_ref(), path);
+    }
+
+    /// Outside strings an argument may be a duration, a number or part of a name; one of them has to make sense.
+    fn query(&mut self, path: &str, query: &str) {
+        if !self.args(path, query, Place::PromQl) {
+            return;
+        }
+        let attempts = ["1m", "1", "x"].map(|bare| match args::probe(query, Place::PromQl, "x", bare) {
+            Ok(text) => window::longest(&text, path).map(drop),
+            Err(error) => Err(SpecError::new(path, error.to_string())),
+        });
+        if attempts.iter().all(Result::is_err) {
+            self.errors.extend(attempts.into_iter().find_map(Result::err));
+        }
+    }
+
+    fn web(&mut self, w: &WebProvider, path: &str) {
+        self.url(&format!("{path}.url"), &w.url);
+        if let Some(body) = &w.body {
+            self.args(&format!("{path}.body"), body, Place::Json);
+        }
+        if let Err(reason) = json_path(&w.json_path) {
+            self.error(&format!("{path}.jsonPath"), reason);
+        }
+        self.timeout(&format!("{path}.timeout"), w.timeout);
+        self.headers(&w.headers, path);
+        self.auth(w.auth.as_ref(), path);
+    }
+
+    fn url(&mut self, path: &str, text: &str) {
+        if !self.args(path, text, Place::Url) {
+            return;
+        }
+        let Ok(probe) = args::probe(text, Place::Url, "x", "x") else { return };
+        if probe.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
+            return self.error(path, "a URL has no spaces, line breaks or backslashes");
+        }
+        match url::Url::parse(&probe) {
+            Err(reason) => self.error(path, format!("not a URL: {reason}")),
+            Ok(url) if !matches!(url.scheme(), "http" | "https") => self.error(path, "the URL has to begin with http:// or https://"),
+            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+                self.error(path, "credentials do not belong into a URL: use auth")
+            }
+            Ok(_) => {}
+        }
+    }
+
+    fn headers(&mut self, headers: &[Header], path: &str) {
+        for (i, header) in headers.iter().enumerate() {
+            let at = format!("{path}.headers[{i}]");
+            if http::HeaderName::from_bytes(header.name.as_bytes()).is_err() {
+                self.error(&format!("{at}.name"), format!("`{}` is not a header name", header.name.escape_debug()));
+            } else if RESERVED_HEADERS.contains(&header.name.to_ascii_lowercase().as_str()) {
+                self.error(&format!("{at}.name"), format!("the header {} cannot be set here", header.name));
+            }
+            match (&header.value, &header.secret_key_ref) {
+                (Some(value), None) if value.chars().any(char::is_control) => {
+                    self.error(&format!("{at}.value"), "a header value has no line breaks or control characters");
+                }
+                (Some(value), None) => drop(self.args(&format!("{at}.value"), value, Place::Header)),
+                (None, Some(_)) => {}
+                _ => self.error(&at, "a header has exactly one of value, secretKeyRef"),
+            }
+        }
+    }
+
+    fn auth(&mut self, auth: Option<&Auth>, path: &str) {
+        if auth.is_some_and(|a| a.bearer.is_some() == a.basic.is_some()) {
+            self.error(&format!("{path}.auth"), "auth has exactly one of bearer, basic");
+        }
+    }
+
+    fn judge(&mut self, j: &Judge, path: &str) {
+        match (&j.anthropic, &j.openai) {
+            (Some(api), None) | (None, Some(api)) => {
+                let name = if j.anthropic.is_some() { "anthropic" } else { "openai" };
+                if let Some(base) = &api.base_url {
+                    self.literal_url(&format!("{path}.{name}.baseUrl"), base);
+                }
+            }
+            _ => self.error(path, "a judge has exactly one of anthropic, openai"),
+        }
+        self.args(&format!("{path}.prompt"), &j.prompt, Place::Text);
+        self.period(&format!("{path}.interval"), j.interval, Some(MIN_INTERVAL));
+        self.period(&format!("{path}.initialDelay"), j.initial_delay, None);
+        self.timeout(&format!("{path}.timeout"), j.timeout);
+        if j.count > 1 && j.interval.is_none() {
+            self.error(&format!("{path}.interval"), format!("count {} needs an interval", j.count));
+        }
+        if j.failure_limit > j.count {
+            self.error(&format!("{path}.failureLimit"), format!("failureLimit {} is more than count {}", j.failure_limit, j.count));
+        }
+        self.evidence(j, path);
+    }
+
+    fn evidence(&mut self, j: &Judge, path: &str) {
+        let mut known = self.known.clone();
+        known.insert("revision".into());
+        let mut inner = Check { known: &known, errors: Vec::new() };
+        for (i, metric) in j.evidence.metrics.iter().enumerate() {
+            let at = format!("{path}.evidence.metrics[{i}]");
+            inner.prometheus(&metric.prometheus, &format!("{at}.prometheus"));
+            if let Some(query) = &metric.count_query {
+                inner.query(&format!("{at}.countQuery"), query);
+            }
+            if j.evidence.metrics[..i].iter().any(|m| m.name == metric.name) {
+                inner.error(&format!("{at}.name"), format!("`{}` occurs twice", metric.name));
+            }
+            if !asks_by_arm(&metric.prometheus.query) {
+                inner.error(&format!("{at}.prometheus.query"), "use {{args.revision}}: the query is asked once for each arm");
+            }
+        }
+        self.errors.extend(inner.errors);
+    }
+
+    /// A URL that takes no arguments: prompts and keys go there.
+    fn literal_url(&mut self, path: &str, text: &str) {
+        if args::names(text, Place::Url).is_ok_and(|names| names.is_empty()) {
+            self.url(path, text);
+        } else {
+            self.error(path, "takes no arguments");
+        }
+    }
+}
+
+fn asks_by_arm(query: &str) -> bool {
+    match args::names(query, Place::PromQl) {
+        Ok(names) => names.contains("revision"),
+        // Reported as what it is.
+        Err(ArgError::Syntax(_)) => true,
+        Err(_) => false,
+    }
+}

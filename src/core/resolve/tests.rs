@@ -1,0 +1,274 @@
+use serde_json::json;
+
+use super::*;
+
+fn gate(value: Value) -> Gate {
+    serde_json::from_value(value).unwrap()
+}
+
+fn prometheus(name: &str, query: &str) -> Value {
+    json!({ "name": name, "threshold": { "interval": "30s", "successCondition": "result <= 800",
+        "provider": { "prometheus": { "address": "http://prometheus:9090", "query": query } } } })
+}
+
+fn problems(value: Value) -> Vec<String> {
+    let known = known_args(&[Arg { name: "suite".into(), ..Arg::default() }]);
+    validate_gate(&gate(value), "g", &known).iter().map(ToString::to_string).collect()
+}
+
+fn changed(mut base: Value, pointer: &str, value: Value) -> Value {
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    base.pointer_mut(parent).unwrap()[key] = value;
+    base
+}
+
+#[test]
+fn good_gates_have_no_problems() {
+    let web = json!({ "name": "evals", "threshold": { "count": 3, "interval": "1m", "failureLimit": 1, "counting": "argo",
+        "successCondition": "result >= {{args.weight}}", "failureCondition": "result < 0.5",
+        "provider": { "web": { "method": "POST", "url": "https://evals.internal/api/run?suite={{args.suite}}&version={{args.canary-hash}}",
+            "body": "{\"version\": \"{{args.canary-hash}}\", \"weight\": {{ args.weight }}}", "jsonPath": "{$.passRate}", "timeout": "30m",
+            "headers": [{ "name": "X-Team", "value": "{{args.suite}}" }] } } } });
+    let judge = json!({ "name": "judge", "judge": { "anthropic": { "model": "m" }, "prompt": "Compare {{args.stable-hash}}; answer {{ freely }}",
+        "evidence": { "metrics": [{ "name": "p95", "countQuery": "count(a{v=\"{{args.revision}}\"})",
+            "prometheus": { "address": "http://p", "query": "rate(a{v=\"{{args.revision}}\"}[5m])" } }] } } });
+    for good in [
+        web,
+        judge,
+        prometheus("p95", "rate(a{v=\"{{args.canary-hash}}\"}[5m])"),
+        prometheus("p95", "rate(a[{{args.suite}}])"),
+        prometheus("p95", "a > {{args.weight}}"),
+    ] {
+        assert_eq!(problems(good.clone()), Vec::<String>::new(), "{good}");
+    }
+}
+
+#[test]
+fn every_problem_has_its_path_and_a_clear_message() {
+    let base = || prometheus("p95", "a");
+    let web = || json!({ "name": "w", "threshold": { "successCondition": "result > 0", "provider": { "web": { "url": "https://h/x" } } } });
+    let judge = || json!({ "name": "j", "judge": { "anthropic": { "model": "m" }, "prompt": "p" } });
+    for (bad, path, part) in [
+        (changed(base(), "/threshold/successCondition", json!("result <=")), "g.threshold.successCondition", "not a valid condition"),
+        (changed(base(), "/threshold/failureCondition", json!("foo > 1")), "g.threshold.failureCondition", "`foo` is not known"),
+        (
+            changed(base(), "/threshold/successCondition", json!("result > {{args.no}}")),
+            "g.threshold.successCondition",
+            "argument `no` is not known",
+        ),
+        (changed(base(), "/threshold/interval", json!("0s")), "g.threshold.interval", "1s or longer"),
+        (changed(base(), "/threshold/interval", json!("-1m")), "g.threshold.interval", "negative"),
+        (changed(base(), "/threshold/initialDelay", json!("-1m")), "g.threshold.initialDelay", "negative"),
+        (changed(base(), "/maxDuration", json!("0s")), "g.maxDuration", "1s or longer"),
+        (changed(base(), "/errorBudget", json!("-1s")), "g.errorBudget", "negative"),
+        (
+            changed(changed(base(), "/threshold/count", json!(1)), "/threshold/failureLimit", json!(2)),
+            "g.threshold.count",
+            "less than failureLimit",
+        ),
+        (
+            changed(changed(base(), "/threshold/count", json!(2)), "/threshold/consecutiveSuccessLimit", json!(3)),
+            "g.threshold.count",
+            "consecutiveSuccessLimit",
+        ),
+        (
+            changed(changed(web(), "/threshold/count", json!(2)), "/threshold/failureLimit", json!(1)),
+            "g.threshold.interval",
+            "needs an interval",
+        ),
+        (prometheus("p95", "rate(a[5m)"), "g.threshold.provider.prometheus.query", "not a valid PromQL query"),
+        (prometheus("p95", "a{v=\"{{args.no}}\"}"), "g.threshold.provider.prometheus.query", "argument `no` is not known"),
+        (prometheus("p95", "a{v=\"{{ canary }}\"}"), "g.threshold.provider.prometheus.query", "write {{args.NAME}}"),
+        (
+            changed(base(), "/threshold/provider/prometheus/address", json!("prometheus:9090")),
+            "g.threshold.provider.prometheus.address",
+            "http",
+        ),
+        (
+            changed(base(), "/threshold/provider/prometheus/timeout", json!("0s")),
+            "g.threshold.provider.prometheus.timeout",
+            "1ms or longer",
+        ),
+        (changed(base(), "/threshold/provider", json!({})), "g.threshold.provider", "exactly one of prometheus, web"),
+        (
+            changed(web(), "/threshold/provider/web/url", json!("https://{{args.suite}}/x")),
+            "g.threshold.provider.web.url",
+            "scheme, host or port",
+        ),
+        (changed(web(), "/threshold/provider/web/url", json!("ftp://h/x")), "g.threshold.provider.web.url", "http"),
+        (changed(web(), "/threshold/provider/web/url", json!("https://u:p@h/x")), "g.threshold.provider.web.url", "credentials"),
+        (changed(web(), "/threshold/provider/web/url", json!("https://h/a b")), "g.threshold.provider.web.url", "spaces"),
+        (changed(web(), "/threshold/provider/web/jsonPath", json!("{$.a[}")), "g.threshold.provider.web.jsonPath", "not a JSONPath"),
+        (changed(web(), "/threshold/provider/web/jsonPath", json!("")), "g.threshold.provider.web.jsonPath", "not a JSONPath"),
+        (
+            changed(web(), "/threshold/provider/web/headers", json!([{ "name": "a b", "value": "c" }])),
+            "g.threshold.provider.web.headers[0].name",
+            "not a header name",
+        ),
+        (
+            changed(web(), "/threshold/provider/web/headers", json!([{ "name": "Host", "value": "c" }])),
+            "g.threshold.provider.web.headers[0].name",
+            "cannot be set",
+        ),
+        (
+            changed(web(), "/threshold/provider/web/headers", json!([{ "name": "A", "value": "b\r\nC: d" }])),
+            "g.threshold.provider.web.headers[0].value",
+            "line breaks",
+        ),
+        (changed(web(), "/threshold/provider/web/headers", json!([{ "name": "A" }])), "g.threshold.provider.web.headers[0]", "exactly one"),
+        (changed(web(), "/threshold/provider/web/auth", json!({})), "g.threshold.provider.web.auth", "exactly one"),
+        (changed(judge(), "/judge/count", json!(3)), "g.judge.interval", "needs an interval"),
+        (changed(judge(), "/judge/failureLimit", json!(3)), "g.judge.failureLimit", "more than count"),
+        (changed(judge(), "/judge/openai", json!({ "model": "m" })), "g.judge", "exactly one of anthropic, openai"),
+        (changed(judge(), "/judge/anthropic/baseUrl", json!("https://h/{{args.suite}}")), "g.judge.anthropic.baseUrl", "no arguments"),
+        (changed(judge(), "/judge/prompt", json!("{{args.no}}")), "g.judge.prompt", "argument `no`"),
+        (
+            changed(
+                judge(),
+                "/judge/evidence",
+                json!({ "metrics": [{ "name": "p95", "prometheus": { "address": "http://p", "query": "a" } }] }),
+            ),
+            "g.judge.evidence.metrics[0].prometheus.query",
+            "{{args.revision}}",
+        ),
+        (json!({ "name": "none" }), "g", "exactly one of threshold, judge"),
+    ] {
+        let found = problems(bad.clone());
+        assert_eq!(found.len(), 1, "{bad}: {found:?}");
+        assert!(found[0].starts_with(&format!("{path}: ")) && found[0].contains(part), "{bad}: {found:?}");
+    }
+}
+
+fn analysis(value: Value) -> Analysis {
+    serde_json::from_value(value).unwrap()
+}
+
+fn facts() -> Facts {
+    Facts { stable_revision: "s1".into(), canary_revision: "c2".into(), weight: 25, step: 3, attempt: 2 }
+}
+
+fn library(reference: &TemplateRef) -> Option<TemplateContent> {
+    let content = |args: Value, gates: Vec<Value>| TemplateContent {
+        args: serde_json::from_value(args).unwrap(),
+        gates: gates.into_iter().map(gate).collect(),
+    };
+    let secret = json!([{ "name": "token", "valueFrom": { "secretKeyRef": { "name": "s", "key": "k" } } }]);
+    Some(match (reference.name.as_str(), reference.cluster) {
+        ("latency", false) => content(
+            json!([{ "name": "limit", "value": "800" }, { "name": "team" }]),
+            vec![changed(prometheus("p95", "a{team=\"{{args.team}}\"}"), "/threshold/successCondition", json!("result <= {{args.limit}}"))],
+        ),
+        ("evals", true) => content(
+            secret,
+            vec![json!({ "name": "evals", "threshold": { "successCondition": "result > 0",
+                "provider": { "web": { "url": "https://h/x?v={{args.canary-hash}}", "headers": [{ "name": "A", "value": "{{args.token}}" }] } } } })],
+        ),
+        ("leaky", false) => {
+            content(secret, vec![changed(prometheus("p95", "a"), "/threshold/successCondition", json!("result <= {{args.token}}"))])
+        }
+        ("broken", false) => content(json!([]), vec![prometheus("bad", "rate(a[)")]),
+        _ => return None,
+    })
+}
+
+fn run(value: Value) -> Result<Vec<RunGate>, Vec<String>> {
+    let rollout = json!({ "metadata": { "name": "agent", "labels": { "team": "voice" } }, "spec": { "replicas": 3 } });
+    resolve(&analysis(value), &rollout, &facts(), &library, "spec.steps[2].analysis")
+        .map_err(|e| e.iter().map(ToString::to_string).collect())
+}
+
+fn arg<'a>(gate: &'a RunGate, name: &str) -> &'a RunArg {
+    gate.args.iter().find(|a| a.name == name).unwrap()
+}
+
+#[test]
+fn templates_and_inline_gates_are_merged_with_their_arguments() {
+    let gates = run(json!({
+        "templates": [{ "name": "latency" }, { "name": "evals", "cluster": true }],
+        "gates": [prometheus("inline", "b{step=\"{{args.n}}\",team=\"{{args.team}}\"}")],
+        "args": [
+            { "name": "team", "valueFrom": { "fieldRef": { "fieldPath": "metadata.labels['team']" } } },
+            { "name": "n", "valueFrom": { "release": "step" } },
+        ],
+    }))
+    .unwrap();
+    assert_eq!(gates.iter().map(|g| g.gate.name.as_str()).collect::<Vec<_>>(), ["p95", "evals", "inline"]);
+    assert_eq!(gates[0].gate.threshold.as_ref().unwrap().success_condition.as_deref(), Some("result <= 800"));
+    let values =
+        ["team", "limit", "canary-hash", "stable-hash", "weight", "step", "attempt"].map(|n| arg(&gates[0], n).value.clone().unwrap());
+    assert_eq!(values, ["voice", "800", "c2", "s1", "25", "3", "2"]);
+    assert!(gates[1].from_cluster_template && arg(&gates[1], "token").in_operator_namespace);
+    assert_eq!(arg(&gates[1], "token").value, None);
+    assert!(!gates[1].args.iter().any(|a| a.name == "team"), "a template sees what it declares");
+    assert_eq!((arg(&gates[2], "n").value.as_deref(), gates[2].from_cluster_template), (Some("3"), false));
+}
+
+#[test]
+fn the_rollouts_arguments_win_and_its_secrets_are_its_own() {
+    let gates = run(json!({ "templates": [{ "name": "latency" }, { "name": "evals", "cluster": true }], "args": [
+        { "name": "team", "value": "a" }, { "name": "limit", "value": "500" },
+        { "name": "token", "valueFrom": { "secretKeyRef": { "name": "mine", "key": "k" } } },
+    ] }))
+    .unwrap();
+    assert_eq!(gates[0].gate.threshold.as_ref().unwrap().success_condition.as_deref(), Some("result <= 500"));
+    let token = arg(&gates[1], "token");
+    assert_eq!((token.secret_key_ref.as_ref().unwrap().name.as_str(), token.in_operator_namespace), ("mine", false));
+}
+
+#[test]
+fn only_require_resolves_to_no_gates() {
+    assert_eq!(run(json!({ "require": ["p95"] })), Ok(Vec::new()));
+}
+
+#[test]
+fn all_errors_come_at_once() {
+    let errors = run(json!({
+        "templates": [{ "name": "latency" }, { "name": "nothing" }, { "name": "broken" }],
+        "gates": [prometheus("p95", "a"), changed(prometheus("q", "a"), "/threshold/successCondition", json!("rsult"))],
+        "args": [
+            { "name": "weight", "value": "3" },
+            { "name": "empty" },
+            { "name": "field", "valueFrom": { "fieldRef": { "fieldPath": "spec.none" } } },
+        ],
+    }))
+    .unwrap_err();
+    let at = "spec.steps[2].analysis";
+    for expected in [
+        format!("{at}.args[0].name: the argument `weight` is built in"),
+        format!("{at}.args[1]: the argument `empty` has no value"),
+        format!("{at}.args[2].valueFrom: the VoiceRollout has no field `spec.none`"),
+        format!("{at}.templates[0]: the argument `team` of VoiceAnalysisTemplate `latency` was never given"),
+        format!("{at}.templates[1]: there is no VoiceAnalysisTemplate `nothing`"),
+        format!(
+            "{at}.templates[2]: VoiceAnalysisTemplate `broken`: spec.gates[0].threshold.provider.prometheus.query: not a valid PromQL query"
+        ),
+        format!("{at}.gates[0].name: another gate of this analysis is called `p95`"),
+        format!("{at}.gates[1].threshold.successCondition: `rsult` is not a valid condition: `rsult` is not known"),
+    ] {
+        assert!(errors.iter().any(|e| e.starts_with(&expected)), "{expected} is missing in {errors:#?}");
+    }
+    assert_eq!(errors.len(), 8, "{errors:#?}");
+}
+
+#[test]
+fn an_analysis_decides_something_and_uses_what_it_is_given() {
+    let one = |value: Value| run(value).unwrap_err().join("\n");
+    assert_eq!(one(json!({})), "spec.steps[2].analysis: an analysis needs templates, gates or require");
+    let dry = changed(prometheus("p95", "a"), "/mode", json!("dryRun"));
+    assert!(one(json!({ "gates": [dry], "require": ["x"] })).contains("no gate has mode enforce"));
+    assert!(
+        one(json!({ "gates": [prometheus("p", "a")], "args": [{ "name": "x", "value": "y" }] }))
+            .starts_with("spec.steps[2].analysis.args[0].name: nothing uses")
+    );
+    assert!(one(json!({ "templates": [{ "name": "leaky" }] })).contains("comes from a Secret and cannot be part of a condition"));
+    let twice = json!({ "gates": [prometheus("p", "a{b=\"{{args.x}}\"}")], "args": [{ "name": "x", "value": "y" }, { "name": "x", "value": "z" }] });
+    assert!(one(twice).contains("occurs twice"));
+}
+
+#[test]
+fn json_paths_may_stand_in_braces() {
+    assert_eq!(json_path("{$.passRate}").as_deref(), Ok("$.passRate"));
+    assert_eq!(json_path(" $.a[0] ").as_deref(), Ok("$.a[0]"));
+    assert_eq!(json_path("{$}").as_deref(), Ok("$"));
+    assert!(json_path("{.passRate").is_err());
+}

@@ -1,0 +1,197 @@
+//! The providers of a scenario: queries are parsed as the real ones would be, and answered from the scenario.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::scenario::{Answer, JudgeWord, Says, Scenario};
+use super::server::SimServer;
+use crate::api::analysis::{Gate, PrometheusProvider, Provider, WebProvider};
+use crate::api::common::REVISION_LABEL;
+use crate::api::run::{Tokens, Verdict};
+use crate::core::args::{ArgValue, Place, fill};
+use crate::core::condition;
+use crate::operator::clock::Clock;
+use crate::sources::json_path::JsonPath;
+use crate::sources::{Progress, Request, Source, SourceError};
+
+/// Tokens that a verdict costs.
+const TOKENS: Tokens = Tokens { input: 1800, output: 60 };
+
+/// The providers of a scenario. They outlive the operator: a restarted one finds its measurements by their keys.
+pub struct ScenarioSources {
+    scenario: Arc<Scenario>,
+    server: SimServer,
+    clock: Clock,
+    asked: Mutex<Asked>,
+}
+
+#[derive(Default)]
+struct Asked {
+    by_key: BTreeMap<String, Measured>,
+    by_gate: HashMap<(String, String), (usize, Timestamp)>,
+}
+
+/// A measurement that was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// Name of the gate.
+    pub gate: String,
+    /// Name of the release.
+    pub release: String,
+    /// When it was first asked for.
+    pub at: Timestamp,
+    /// How often it was asked for: more than once after a crash.
+    pub times: u32,
+    answer: Answer,
+}
+
+impl ScenarioSources {
+    /// The providers of a scenario that is played on a server.
+    pub fn new(scenario: Arc<Scenario>, server: SimServer, clock: Clock) -> Self {
+        Self { scenario, server, clock, asked: Mutex::default() }
+    }
+
+    /// Measurements that were asked for, by idempotency key.
+    pub fn measured(&self) -> BTreeMap<String, Measured> {
+        self.asked.lock().by_key.clone()
+    }
+
+    fn begin(&self, request: &Request) -> Result<Progress, SourceError> {
+        check(request)?;
+        let now = self.clock.now();
+        let mut asked = self.asked.lock();
+        if let Some(known) = asked.by_key.get_mut(&request.key) {
+            known.times += 1;
+            return self.progress(request, &known.clone());
+        }
+        let image = self.image_of(request)?;
+        let release = self
+            .scenario
+            .release_of(&image)
+            .ok_or_else(|| SourceError::new(format!("scenario {}: no release has the tag of image {image}", self.scenario.name)))?;
+        let gate = (request.revision.clone(), request.gate.name.clone());
+        let (count, first) = asked.by_gate.entry(gate).or_insert((0, now));
+        let since = Duration::try_from(now.duration_since(*first)).unwrap_or_default();
+        let answer = release.answers.get(&request.gate.name).and_then(|answers| answers.at(*count, since)).ok_or_else(|| {
+            SourceError::new(format!(
+                "scenario {}: release {} has no answer for gate {}",
+                self.scenario.name, release.name, request.gate.name
+            ))
+        })?;
+        *count += 1;
+        let measured =
+            Measured { gate: request.gate.name.clone(), release: release.name.clone(), at: now, times: 1, answer: answer.clone() };
+        asked.by_key.insert(request.key.clone(), measured.clone());
+        self.progress(request, &measured)
+    }
+
+    /// The answer, or how long it still takes.
+    fn progress(&self, request: &Request, measured: &Measured) -> Result<Progress, SourceError> {
+        let since = Duration::try_from(self.clock.now().duration_since(measured.at)).unwrap_or_default();
+        let left = measured.answer.takes.saturating_sub(since);
+        if left.is_zero() {
+            return deliver(&request.gate, &measured.answer.says);
+        }
+        Ok(Progress::Running { handle: request.key.clone(), poll_after: left })
+    }
+
+    /// Image of the revision that is measured.
+    fn image_of(&self, request: &Request) -> Result<String, SourceError> {
+        let sets = self.server.peek_all("replicasets", Some(&request.namespace));
+        let set = sets.iter().find(|set| set["metadata"]["labels"][REVISION_LABEL] == request.revision.as_str());
+        let image = set.and_then(|set| set.pointer("/spec/template/spec/containers/0/image")).and_then(Value::as_str);
+        let missing = || SourceError::new(format!("there is no ReplicaSet of revision {}", request.revision));
+        image.map(ToOwned::to_owned).ok_or_else(missing)
+    }
+}
+
+impl Source for ScenarioSources {
+    fn start<'a>(&'a self, request: &'a Request) -> BoxFuture<'a, Result<Progress, SourceError>> {
+        Box::pin(async move { self.begin(request) })
+    }
+
+    fn poll<'a>(&'a self, request: &'a Request, handle: &'a str) -> BoxFuture<'a, Result<Progress, SourceError>> {
+        Box::pin(async move {
+            let known = self.asked.lock().by_key.get(handle).cloned();
+            let known = known.ok_or_else(|| SourceError::new(format!("gate {}: unknown measurement", request.gate.name)))?;
+            self.progress(request, &known)
+        })
+    }
+
+    fn cancel<'a>(&'a self, _: &'a Request, _: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+fn deliver(gate: &Gate, says: &Says) -> Result<Progress, SourceError> {
+    let judged = gate.judge.is_some();
+    match says {
+        Says::Error(message) => Err(SourceError::new(message)),
+        Says::Verdict(word, reason) if judged => {
+            let verdict = match word {
+                JudgeWord::Pass => Verdict::Pass,
+                JudgeWord::Fail => Verdict::Fail,
+                JudgeWord::Unsure => Verdict::Inconclusive,
+            };
+            Ok(Progress::Judged { verdict, reason: reason.clone(), tokens: TOKENS })
+        }
+        Says::NoData(why) if !judged => Ok(Progress::NoData(why.clone())),
+        Says::Value(value) if !judged => {
+            let list = gate
+                .threshold
+                .as_ref()
+                .is_some_and(|t| condition::wants_list(t.success_condition.as_deref(), t.failure_condition.as_deref()));
+            Ok(Progress::Value(if list && !value.is_array() { json!([value]) } else { value.clone() }))
+        }
+        _ => Err(SourceError::new(format!("gate {}: a judge answers with a verdict, a provider with a value or noData", gate.name))),
+    }
+}
+
+/// Fills in and parses everything the gate would send, as its real provider does.
+fn check(request: &Request) -> Result<(), SourceError> {
+    match (&request.gate.threshold, &request.gate.judge) {
+        (Some(threshold), None) => match &threshold.provider {
+            Provider { prometheus: Some(prometheus), web: None } => check_prometheus(prometheus, &request.args),
+            Provider { prometheus: None, web: Some(web) } => check_web(web, &request.args),
+            _ => Err(SourceError::new("provider: set exactly one of prometheus, web")),
+        },
+        (None, Some(judge)) => {
+            let mut args = request.args.clone();
+            args.insert("revision".into(), ArgValue::plain(request.revision.clone()));
+            fill(&judge.prompt, Place::Text, &args).map_err(|e| SourceError::new(format!("judge: prompt: {e}")))?;
+            judge.evidence.metrics.iter().try_for_each(|metric| {
+                check_prometheus(&metric.prometheus, &args)?;
+                metric.count_query.as_ref().map_or(Ok(()), |query| check_query(query, &args))
+            })
+        }
+        _ => Err(SourceError::new(format!("gate {}: set exactly one of threshold, judge", request.gate.name))),
+    }
+}
+
+fn check_prometheus(prometheus: &PrometheusProvider, args: &BTreeMap<String, ArgValue>) -> Result<(), SourceError> {
+    fill(&prometheus.address, Place::Url, args).map_err(|e| SourceError::new(format!("prometheus: address: {e}")))?;
+    check_query(&prometheus.query, args)
+}
+
+fn check_query(query: &str, args: &BTreeMap<String, ArgValue>) -> Result<(), SourceError> {
+    let fail = |e: String| SourceError::new(format!("prometheus: query: {e}"));
+    let filled = fill(query, Place::PromQl, args).map_err(|e| fail(e.to_string()))?;
+    promql_parser::parser::parse(&filled.text).map(drop).map_err(fail)
+}
+
+fn check_web(web: &WebProvider, args: &BTreeMap<String, ArgValue>) -> Result<(), SourceError> {
+    let fail = |e: String| SourceError::new(format!("web: {e}"));
+    JsonPath::parse(&web.json_path).map_err(|e| fail(format!("jsonPath {e}")))?;
+    let url = fill(&web.url, Place::Url, args).map_err(|e| fail(format!("url: {e}")))?;
+    url::Url::parse(&url.text).map_err(|e| fail(format!("url: {e}")))?;
+    if let Some(body) = &web.body {
+        fill(body, Place::Json, args).map_err(|e| fail(format!("body: {e}")))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! The operator on the simulated API server, for tests in virtual time.
+#![allow(dead_code)] // every test target uses a part of it
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::GroupVersionKind;
+use kube::discovery::ApiResource;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use voicerollout::api::status::Phase;
+use voicerollout::api::{VoiceRollout, VoiceRolloutStatus};
+use voicerollout::metrics::Metrics;
+use voicerollout::operator::clock::Clock;
+use voicerollout::operator::process::Operator;
+use voicerollout::sim::SimServer;
+use voicerollout::sim::world::{World, WorldConfig};
+use voicerollout::sources::secrets::SecretReader;
+use voicerollout::sources::{Source, SourceError};
+
+pub mod script;
+use script::Script;
+
+/// A small agent with its Services and route; steps without gates.
+pub const AGENT: &str = r#"
+apiVersion: v1
+kind: Service
+metadata: {name: agent-stable, namespace: voice}
+spec: {selector: {app: agent}, ports: [{port: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: agent-canary, namespace: voice}
+spec: {selector: {app: agent}, ports: [{port: 8080}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: agent, namespace: voice}
+spec:
+  hosts: [agent.example.com]
+  http:
+    - name: primary
+      timeout: 0s
+      route:
+        - destination: {host: agent-stable}
+          weight: 100
+        - destination: {host: agent-canary}
+          weight: 0
+---
+apiVersion: voicerollout.dev/v1alpha1
+kind: VoiceRollout
+metadata: {name: agent, namespace: voice}
+spec:
+  replicas: 4
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata: {labels: {app: agent}}
+    spec:
+      containers: [{name: agent, image: "agent:v1"}]
+  traffic:
+    istio:
+      stableService: agent-stable
+      canaryService: agent-canary
+      virtualServices: [{name: agent, routes: [primary]}]
+  steps:
+    - setWeight: 25
+    - pause: {duration: 1m}
+    - setWeight: 50
+    - pause: {duration: 1m}
+"#;
+
+/// Gates of the article's agent, on the steps of [`AGENT`].
+pub const GATES: &str = r#"
+apiVersion: voicerollout.dev/v1alpha1
+kind: VoiceAnalysisTemplate
+metadata: {name: voice-canary, namespace: voice}
+spec:
+  gates:
+    - name: eval-pass-rate
+      threshold:
+        successCondition: "result[0] >= 0.92"
+        provider:
+          web: {url: "https://evals.internal/api/run?suite=voice&version={{args.canary-hash}}", jsonPath: "{$.passRate}"}
+    - name: p95-first-token
+      threshold:
+        successCondition: "result[0] <= 800"
+        provider:
+          prometheus:
+            address: http://prometheus.monitoring:9090
+            query: histogram_quantile(0.95, sum by (le) (rate(voice_first_token_ms_bucket{revision="{{args.canary-hash}}"}[1m])))
+    - name: ai-judge
+      judge:
+        anthropic: {model: claude-haiku-5-5}
+        prompt: Compare canary and stable.
+---
+apiVersion: v1
+kind: Service
+metadata: {name: agent-stable, namespace: voice}
+spec: {selector: {app: agent}, ports: [{port: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: agent-canary, namespace: voice}
+spec: {selector: {app: agent}, ports: [{port: 8080}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: agent, namespace: voice}
+spec:
+  hosts: [agent.example.com]
+  http:
+    - name: primary
+      route:
+        - {destination: {host: agent-stable}, weight: 100}
+        - {destination: {host: agent-canary}, weight: 0}
+---
+apiVersion: voicerollout.dev/v1alpha1
+kind: VoiceRollout
+metadata: {name: agent, namespace: voice}
+spec:
+  replicas: 4
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata: {labels: {app: agent}}
+    spec:
+      containers: [{name: agent, image: "agent:v1"}]
+  traffic:
+    istio:
+      stableService: agent-stable
+      canaryService: agent-canary
+      virtualServices: [{name: agent, routes: [primary]}]
+  steps:
+    - setWeight: 5
+    - pause: {duration: 5m}
+    - analysis: {templates: [{name: voice-canary}]}
+    - setWeight: 25
+    - pause: {duration: 10m}
+    - analysis: {templates: [{name: voice-canary}]}
+    - setWeight: 50
+    - pause: {duration: 15m}
+    - analysis: {templates: [{name: voice-canary}]}
+    - setWeight: 100
+"#;
+
+/// Longest virtual time that anything is waited for.
+const PATIENCE: Duration = Duration::from_secs(6 * 3600);
+
+struct NoSecrets;
+
+impl SecretReader for NoSecrets {
+    fn read<'a>(
+        &'a self,
+        _: &'a str,
+        s: &'a voicerollout::api::common::SecretKeyRef,
+    ) -> futures::future::BoxFuture<'a, Result<String, SourceError>> {
+        Box::pin(async move { Err(SourceError::new(format!("no Secret {}", s.name))) })
+    }
+}
+
+/// A running cluster with the operator.
+pub struct Cluster {
+    pub server: SimServer,
+    pub world: World,
+    pub clock: Clock,
+    pub client: Client,
+    stop: watch::Sender<bool>,
+    operator: JoinHandle<()>,
+}
+
+impl Cluster {
+    /// Starts everything; the operator's caches are filled.
+    pub async fn start() -> Self {
+        Self::start_with(&Script::good(), WorldConfig::default()).await
+    }
+
+    /// Starts everything with a provider and a world.
+    pub async fn start_with(script: &Script, config: WorldConfig) -> Self {
+        let sources: Arc<dyn Source> = Arc::new(script.clone());
+        let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().expect("a time"));
+        let server = SimServer::new(clock.clone());
+        for name in ["voice", "voicerollout"] {
+            server.seed(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})).expect("a namespace");
+        }
+        let world = World::start(server.clone(), clock.clone(), config).await;
+        let client = server.client_as("tester");
+        let (stop, operator) = Self::operator(&server, &clock, sources).await;
+        Self { server, world, clock, client, stop, operator }
+    }
+
+    /// Starts an operator and waits until its caches are filled.
+    pub async fn operator(server: &SimServer, clock: &Clock, sources: Arc<dyn Source>) -> (watch::Sender<bool>, JoinHandle<()>) {
+        let (stop, stopped) = watch::channel(false);
+        let (ready, mut is_ready) = watch::channel(false);
+        let operator = Operator {
+            client: server.client_as("operator"),
+            clock: clock.clone(),
+            namespaces: Vec::new(),
+            own_namespace: "voicerollout".into(),
+            identity: "operator-0".into(),
+            lease: None,
+            sources,
+            secrets: Arc::new(NoSecrets),
+            metrics: Arc::new(Metrics::new()),
+            actions_verified: true,
+            ready,
+        };
+        let task = tokio::spawn(operator.run(stopped));
+        is_ready.wait_for(|r| *r).await.expect("the operator starts");
+        (stop, task)
+    }
+
+    /// Applies manifests, server-side.
+    pub async fn apply(&self, manifests: &str) {
+        for document in serde_yaml::Deserializer::from_str(manifests) {
+            let object: DynamicObject = serde::Deserialize::deserialize(document).expect("a manifest");
+            let types = object.types.clone().expect("apiVersion and kind");
+            let gvk = GroupVersionKind::try_from(&types).expect("a kind");
+            let resource = ApiResource::from_gvk(&gvk);
+            let api: Api<DynamicObject> = match object.namespace() {
+                Some(ns) => Api::namespaced_with(self.client.clone(), &ns, &resource),
+                None => Api::all_with(self.client.clone(), &resource),
+            };
+            api.patch(&object.name_any(), &PatchParams::apply("tester").force(), &Patch::Apply(&object)).await.expect("applied");
+        }
+    }
+
+    /// Changes the image of a rollout's first container.
+    pub async fn set_image(&self, name: &str, image: &str) {
+        let patch = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": image}]);
+        let patch: json_patch::Patch = serde_json::from_value(patch).expect("a patch");
+        self.rollouts().patch(name, &PatchParams::default(), &Patch::Json::<()>(patch)).await.expect("patched");
+    }
+
+    /// Rollouts of the test's namespace.
+    pub fn rollouts(&self) -> Api<VoiceRollout> {
+        Api::namespaced(self.client.clone(), "voice")
+    }
+
+    /// Status of a rollout now.
+    pub async fn status(&self, name: &str) -> VoiceRolloutStatus {
+        self.rollouts().get_opt(name).await.expect("readable").and_then(|r| r.status).unwrap_or_default()
+    }
+
+    /// Waits until the status fulfils `done`.
+    pub async fn wait(&self, name: &str, what: &str, done: impl Fn(&VoiceRolloutStatus) -> bool) -> VoiceRolloutStatus {
+        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let mut stream = watcher(self.rollouts(), config).default_backoff().applied_objects().boxed();
+        let found = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let rollout = stream.next().await.expect("no end").expect("a watch");
+                let status = rollout.status.unwrap_or_default();
+                if done(&status) {
+                    return status;
+                }
+            }
+        });
+        match found.await {
+            Ok(status) => status,
+            Err(_) => panic!("{name} is not {what}: {:#?}", self.status(name).await),
+        }
+    }
+
+    /// Waits for a phase.
+    pub async fn wait_phase(&self, name: &str, phase: Phase) -> VoiceRolloutStatus {
+        self.wait(name, &format!("{phase:?}"), |s| s.phase == phase).await
+    }
+
+    /// Makes an action.
+    pub async fn act(&self, rollout: &str, verb: &str) -> String {
+        let status = self.status(rollout).await;
+        let action = json!({
+            "apiVersion": "voicerollout.dev/v1alpha1", "kind": "VoiceRolloutAction",
+            "metadata": {"generateName": format!("{rollout}-")},
+            "spec": {"rollout": rollout, "revision": status.canary_revision, "verb": verb, "requestedBy": "ada"}
+        });
+        let api: Api<voicerollout::api::VoiceRolloutAction> = Api::namespaced(self.client.clone(), "voice");
+        let action = serde_json::from_value(action).expect("an action");
+        api.create(&PostParams::default(), &action).await.expect("created").name_any()
+    }
+
+    /// Stops the operator and waits for its end.
+    pub async fn stop_operator(&mut self) {
+        self.stop.send_replace(true);
+        let _ = (&mut self.operator).await;
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.operator.abort();
+    }
+}

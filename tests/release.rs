@@ -1,0 +1,124 @@
+//! Releases on the simulated API server, in virtual time.
+
+mod cluster;
+
+use cluster::Cluster;
+use voicerollout::api::status::Phase;
+
+#[tokio::test(start_paused = true)]
+async fn a_release_without_gates_reaches_every_caller() {
+    let cluster = Cluster::start().await;
+    cluster.apply(cluster::AGENT).await;
+    let first = cluster.wait_phase("agent", Phase::Healthy).await;
+    assert_eq!(first.stable_revision, first.canary_revision);
+    cluster.set_image("agent", "agent:v2").await;
+    let done = cluster.wait("agent", "promoted", |s| s.phase == Phase::Healthy && s.stable_revision != first.stable_revision).await;
+    assert_eq!(done.stable_revision, done.canary_revision);
+    assert!(cluster.world.violations().is_empty(), "{:?}", cluster.world.violations());
+    let decisions: Vec<&str> = done.decisions.iter().map(|d| d.decision.as_str()).collect();
+    assert_eq!(
+        decisions,
+        ["FirstDeployment", "FirstDeployed", "ReleaseStarted", "WeightApplied", "WeightApplied", "StepsPassed", "Promoted"]
+    );
+}
+
+use cluster::script::{Script, good, judged};
+use serde_json::json;
+use voicerollout::api::run::Verdict;
+use voicerollout::sim::WorldConfig;
+use voicerollout::sim::world::Callers;
+use voicerollout::sources::{Progress, SourceError};
+
+fn busy() -> WorldConfig {
+    WorldConfig { callers: Some(Callers::default()), ..WorldConfig::default() }
+}
+
+/// A cluster with the first version stable.
+async fn deployed(script: &Script) -> Cluster {
+    let cluster = Cluster::start_with(script, busy()).await;
+    cluster.apply(cluster::GATES).await;
+    cluster.wait_phase("agent", Phase::Healthy).await;
+    cluster
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_good_release_is_promoted_behind_three_gates_within_eighty_writes() {
+    let script = Script::good();
+    let cluster = deployed(&script).await;
+    cluster.server.clear_journal();
+    let first = cluster.status("agent").await.stable_revision;
+    cluster.set_image("agent", "agent:v2").await;
+    let done = cluster.wait("agent", "promoted", |s| s.phase == Phase::Healthy && s.stable_revision != first).await;
+    assert_eq!(done.weights.applied, 0);
+    assert!(cluster.world.violations().is_empty(), "{:?}", cluster.world.violations());
+    assert!(cluster.world.calls().values().all(|c| c.cut == 0), "{:?}", cluster.world.calls());
+    let writes = cluster.server.count_writes("operator");
+    let list: Vec<String> =
+        cluster.server.requests_where(|r| &*r.user == "operator" && r.verb.is_write()).iter().map(|r| r.summary()).collect();
+    assert!(writes <= 80, "{writes} writes: {list:#?}");
+    assert!(script.starts().values().all(|n| *n == 1));
+    assert_eq!(script.starts().len(), 9, "three gates at three steps");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_version_is_out_of_traffic_within_a_second_and_the_status_says_why() {
+    let script = Script::good();
+    let cluster = deployed(&script).await;
+    let first = cluster.status("agent").await.stable_revision;
+    script.say(|r| if r.gate.name == "p95-first-token" { Ok(Progress::Value(json!(1234.5))) } else { good(r) });
+    cluster.set_image("agent", "agent:v2").await;
+    let done = cluster.wait_phase("agent", Phase::Degraded).await;
+    let abort = done.abort.expect("an abort");
+    assert_eq!((abort.gate.as_deref(), abort.step.as_str(), abort.weight), (Some("p95-first-token"), "3/10", 5));
+    assert!(done.waiting_for.contains("1234.5") && done.waiting_for.contains("result[0] <= 800"), "{}", done.waiting_for);
+    assert_eq!((done.stable_revision, done.weights.applied), (first, 0));
+    let failed = cluster
+        .server
+        .requests_where(|r| r.resource == "voiceanalysisruns" && r.subresource == "status" && r.json()["status"]["phase"] == "Fail");
+    let lowered = cluster.server.requests_where(|r| r.resource == "virtualservices" && r.verb == voicerollout::sim::Verb::Patch);
+    let (failed, lowered) = (failed.first().expect("a verdict").at, lowered.last().expect("a patch").at);
+    assert!(lowered.duration_since(failed).as_millis() <= 1000, "{failed} {lowered}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_judge_that_fails_the_canary_aborts_with_its_sentence() {
+    let script = Script::good();
+    let cluster = deployed(&script).await;
+    script.say(|r| if r.gate.name == "ai-judge" { Ok(judged(Verdict::Fail, "tool calls rose by 30 %")) } else { good(r) });
+    cluster.set_image("agent", "agent:v2").await;
+    let done = cluster.wait_phase("agent", Phase::Degraded).await;
+    assert!(done.message.contains("tool calls rose by 30 %"), "{}", done.message);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_is_down_holds_the_weight_and_recovers() {
+    let script = Script::good();
+    let cluster = deployed(&script).await;
+    let first = cluster.status("agent").await.stable_revision;
+    script.say(|r| if r.gate.name == "p95-first-token" { Err(SourceError::new("connection refused")) } else { good(r) });
+    cluster.set_image("agent", "agent:v2").await;
+    let held = cluster.wait_phase("agent", Phase::Paused).await;
+    assert_eq!((held.weights.applied, held.step_display.as_str()), (5, "3/10"));
+    assert!(held.waiting_for.contains("connection refused"), "{}", held.waiting_for);
+    script.say(good);
+    cluster.wait("agent", "promoted", |s| s.phase == Phase::Healthy && s.stable_revision != first).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_data_and_an_unsure_judge_are_never_a_pass() {
+    let script = Script::good();
+    let cluster = deployed(&script).await;
+    for gate in ["eval-pass-rate", "p95-first-token", "ai-judge"] {
+        script.say(move |r| match (r.gate.name == gate, gate) {
+            (false, _) => good(r),
+            (true, "ai-judge") => Ok(judged(Verdict::Inconclusive, "too little to go by")),
+            (true, _) => Ok(Progress::NoData("the query found no series".into())),
+        });
+        cluster.set_image("agent", &format!("agent:{gate}")).await;
+        let held = cluster.wait_phase("agent", Phase::Paused).await;
+        assert_eq!((held.weights.applied, held.step_display.as_str()), (5, "3/10"), "{gate}");
+        assert!(held.waiting_for.starts_with(gate), "{}", held.waiting_for);
+        cluster.set_image("agent", "agent:v1").await;
+        cluster.wait_phase("agent", Phase::Healthy).await;
+    }
+}
