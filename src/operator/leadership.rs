@@ -33,10 +33,15 @@ impl Leadership {
         self.until.borrow().is_some_and(|until| until > Instant::now() + timeout)
     }
 
+    /// Whether this process leads, though its renewal may be late.
+    pub fn claimed(&self) -> bool {
+        self.until.borrow().is_some()
+    }
+
     /// What a pass that may not write has to ask for. A standby waits: becoming the leader wakes every object. A leader
     /// whose renewal is late looks again soon, or what it saw would be lost.
     pub fn later(&self) -> Action {
-        if self.until.borrow().is_some() { Action::requeue(LATE_RENEWAL) } else { Action::await_change() }
+        if self.claimed() { Action::requeue(LATE_RENEWAL) } else { Action::await_change() }
     }
 
     /// The claim, for a task that waits for its changes.

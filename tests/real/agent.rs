@@ -16,7 +16,7 @@ use voicerollout::api::{VoiceAnalysisRun, VoiceRollout};
 
 use crate::env::{AGENT_IMAGE, JUDGE_KEY, World};
 use crate::gates;
-use crate::stack::{Error, HttpCaller, Namespace, Result, Seen, Traffic, istio, wait_for};
+use crate::stack::{Error, HttpCaller, Namespace, Result, Seen, Traffic, istio, wait_for, wait_until};
 
 /// Name of the VoiceRollout, of its VirtualService and of the label of its pods.
 pub const NAME: &str = "agent";
@@ -243,13 +243,23 @@ impl Agent {
         self.caller().traffic(per_second)
     }
 
+    /// Waits until a revision answers all calls: proxies follow a change of weights within a second.
+    pub async fn all_calls_go_to(&self, revision: &str) -> Result<()> {
+        let caller = self.caller();
+        wait_for(format!("all calls to go to {revision}"), PATIENCE, || async {
+            let answers = caller.calls(30).await;
+            Ok(if answers.of(revision) == 30 { Seen::Yes(()) } else { Seen::NotYet(format!("{answers:?}")) })
+        })
+        .await
+    }
+
     /// The analysis runs of this test.
     pub async fn runs(&self) -> Result<Vec<VoiceAnalysisRun>> {
         Ok(self.ns.api::<VoiceAnalysisRun>().list(&Default::default()).await?.items)
     }
 
-    /// Writes down every canary weight that the VirtualService has from now on.
-    pub fn weight_log(&self) -> WeightLog {
+    /// Writes down every canary weight that the VirtualService has from now on, the present one first.
+    pub async fn weight_log(&self) -> Result<WeightLog> {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (log, api) = (seen.clone(), virtual_services(&self.ns, self.world));
         let mut task = JoinSet::new();
@@ -265,7 +275,8 @@ impl Agent {
                 }
             }
         });
-        WeightLog { seen, _task: task }
+        wait_until("the watch of the VirtualService", PATIENCE, || async { !seen.lock().is_empty() }).await?;
+        Ok(WeightLog { seen, _task: task })
     }
 }
 

@@ -23,7 +23,7 @@ async fn selected(agent: &Agent, service: &str) -> Result<Option<String>> {
 fn a_newer_version_replaces_a_canary_that_is_on_its_way() {
     run("newer", async |mut agent| {
         agent.start(gates::by_hand(&[50])).await?;
-        let (log, traffic) = (agent.weight_log(), agent.calls(20));
+        let (log, traffic) = (agent.weight_log().await?, agent.calls(20));
         let second = agent.release(&Version::good("v2")).await?;
         agent.paused_at(50).await?;
         let third = agent.release(&Version::good("v3")).await?;
@@ -45,7 +45,7 @@ fn a_newer_version_replaces_a_canary_that_is_on_its_way() {
 fn going_back_to_the_stable_template_ends_a_release_at_once() {
     run("return", async |mut agent| {
         let first = agent.start(gates::by_hand(&[50])).await?.stable_revision.unwrap();
-        let (log, traffic) = (agent.weight_log(), agent.calls(20));
+        let (log, traffic) = (agent.weight_log().await?, agent.calls(20));
         agent.release(&Version::good("v2")).await?;
         agent.paused_at(50).await?;
         assert_eq!(agent.release(&Version::good("v1")).await?, first);
@@ -66,7 +66,7 @@ fn a_version_that_was_stable_comes_back_without_steps() {
         let second = agent.release(&Version::good("v2")).await?;
         command(&agent, "promoteFull").await?;
         agent.promoted(&second).await?;
-        let log = agent.weight_log();
+        let log = agent.weight_log().await?;
         assert_eq!(agent.release(&Version::good("v1")).await?, first);
         let status = agent.promoted(&first).await?;
         assert_eq!(log.so_far(), [0, 100, 0]);
@@ -82,7 +82,7 @@ fn weights_that_somebody_else_edits_are_noticed_and_put_right() {
         agent.start(gates::by_hand(&[25])).await?;
         let second = agent.release(&Version::good("v2")).await?;
         agent.paused_at(25).await?;
-        let log = agent.weight_log();
+        let log = agent.weight_log().await?;
         let weight = |at: u8, value: u8| json!({"op": "replace", "path": format!("/spec/http/1/route/{at}/weight"), "value": value});
         for theirs in [60, 10] {
             agent.edit_route(json!([weight(0, 100 - theirs), weight(1, theirs)])).await?;
@@ -158,11 +158,6 @@ fn deleting_a_rollout_in_the_middle_leaves_all_calls_with_stable() {
         .await?;
         assert_eq!(agent.weight().await?, 0);
         assert_eq!(selected(&agent, "agent-stable").await?.as_ref(), Some(&first));
-        let caller = agent.caller();
-        wait_for("all calls to go to the stable version", PATIENCE, || async {
-            let answers = caller.calls(30).await;
-            Ok(if answers.of(&first) == 30 { Seen::Yes(()) } else { Seen::NotYet(format!("{answers:?}")) })
-        })
-        .await
+        agent.all_calls_go_to(&first).await
     });
 }

@@ -31,7 +31,7 @@ fn a_person_ends_an_endless_pause_with_kubectl() {
 fn a_person_aborts_a_release_with_kubectl_and_retries_it() {
     run("abort", async |mut agent| {
         agent.start(gates::by_hand(&[25])).await?;
-        let (log, traffic) = (agent.weight_log(), agent.calls(20));
+        let (log, traffic) = (agent.weight_log().await?, agent.calls(20));
         let operator = Person::new(&agent, "olga", &["command"]).await?;
         let second = agent.release(&Version::good("v2")).await?;
         agent.paused_at(25).await?;

@@ -28,7 +28,7 @@ fn operators_killed_in_the_middle_of_a_step_go_on_where_they_were() {
     run_alone("killed", async |mut agent| {
         agent.gates(&[gates::evals(&agent)]).await?;
         agent.start(gates::gated(&[25, 50])).await?;
-        let (log, traffic) = (agent.weight_log(), agent.calls(20));
+        let (log, traffic) = (agent.weight_log().await?, agent.calls(20));
         let second = agent.release(&Version::good("v2")).await?;
         agent.wait("the first weight", |status| status.weights.applied == 25).await?;
         agent.world.kill_operators().await?;
@@ -47,7 +47,7 @@ fn operators_killed_right_after_a_failing_verdict_still_take_the_canary_out() {
     run_alone("killed-verdict", async |mut agent| {
         agent.gates(&[gates::evals(&agent)]).await?;
         agent.start(gates::gated(&[25, 50])).await?;
-        let (log, traffic) = (agent.weight_log(), agent.calls(20));
+        let (log, traffic) = (agent.weight_log().await?, agent.calls(20));
         agent.release(&Version::failing_evals("v2")).await?;
         wait_for("the failing verdict", PATIENCE, || async {
             let runs = agent.runs().await?;
@@ -70,7 +70,7 @@ fn operators_killed_right_after_a_failing_verdict_still_take_the_canary_out() {
 fn a_leader_that_is_told_to_stop_hands_over_in_the_middle_of_a_release() {
     run_alone("hand-over", async |mut agent| {
         agent.start(gates::by_hand(&[25, 50])).await?;
-        let (log, traffic) = (agent.weight_log(), agent.calls(20));
+        let (log, traffic) = (agent.weight_log().await?, agent.calls(20));
         let second = agent.release(&Version::good("v2")).await?;
         agent.paused_at(25).await?;
         let old = agent.world.leader().await?;
@@ -93,7 +93,7 @@ fn a_leader_that_is_told_to_stop_hands_over_in_the_middle_of_a_release() {
 fn a_leader_that_hangs_is_replaced_and_does_no_harm_when_it_wakes() {
     run_alone("hung", async |mut agent| {
         agent.start(gates::by_hand(&[25, 50])).await?;
-        let log = agent.weight_log();
+        let log = agent.weight_log().await?;
         let second = agent.release(&Version::good("v2")).await?;
         agent.paused_at(25).await?;
         let old = agent.world.leader().await?;

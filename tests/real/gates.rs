@@ -16,10 +16,10 @@ pub fn evals(agent: &Agent) -> Value {
     })
 }
 
-/// The 95th percentile of the time to the first token, of one revision, over 4 s.
+/// The 95th percentile of the time to the first token, of one revision, over 6 s.
 pub fn first_token_query(agent: &Agent, arg: &str) -> String {
     let series = format!("voice_first_token_ms_bucket{{namespace=\"{}\",revision=\"{{{{args.{arg}}}}}\"}}", agent.ns.name);
-    format!("histogram_quantile(0.95, sum by (le) (rate({series}[4s])))")
+    format!("histogram_quantile(0.95, sum by (le) (rate({series}[6s])))")
 }
 
 /// At most 800 ms, from Prometheus.

@@ -29,7 +29,7 @@ fn a_good_release_is_promoted_and_no_open_call_is_disturbed() {
         let first = agent.start(steps).await?.stable_revision.unwrap();
         let mut calls = WsCalls::open(&agent.ns.host(), "/ws", 20).await?;
         assert_eq!(calls.report().started[&first], 20);
-        let (log, traffic) = (agent.weight_log(), agent.calls(20));
+        let (log, traffic) = (agent.weight_log().await?, agent.calls(20));
 
         let second = agent.release(&Version::good("v2")).await?;
         agent.wait("half of the traffic", |status| status.weights.applied == 50).await?;
@@ -38,8 +38,7 @@ fn a_good_release_is_promoted_and_no_open_call_is_disturbed() {
 
         assert_eq!(log.so_far(), [0, 5, 25, 50, 100, 0], "weights of the route, one after the other");
         assert!(status.decisions.iter().any(|d| d.decision == "Promoted" && d.reason.contains("every step passed")), "{status:?}");
-        let after = agent.caller().calls(50).await;
-        assert_eq!(after.of(&second), 50, "{after:?}");
+        agent.all_calls_go_to(&second).await?;
         let answers = traffic.so_far();
         drop(traffic);
         assert!(answers.failed.is_empty() && answers.of(&first) > 0 && answers.of(&second) > 0, "{answers:?}");
@@ -127,15 +126,13 @@ fn traffic_can_be_split_by_subsets() {
         agent.gates(&[gates::first_token(&agent)]).await?;
 
         let first = agent.start(gates::gated(&[50])).await?.stable_revision.unwrap();
-        let (log, traffic) = (agent.weight_log(), agent.calls(20));
+        let (log, traffic) = (agent.weight_log().await?, agent.calls(20));
         let second = agent.release(&Version::good("v2")).await?;
         agent.promoted(&second).await?;
         assert_eq!(log.so_far(), [0, 50, 100, 0]);
         let answers = traffic.so_far();
         assert!(answers.failed.is_empty() && answers.of(&first) > 0, "{answers:?}");
-        let after = agent.caller().calls(30).await;
-        assert_eq!(after.of(&second), 30, "{after:?}");
-        Ok(())
+        agent.all_calls_go_to(&second).await
     });
 }
 
