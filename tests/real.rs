@@ -3,6 +3,7 @@
 //!
 //! `tests/stack/components.sh && cargo build --bins --examples && tests/stack/in-netns.sh cargo test --offline --test real`
 
+mod conformance;
 #[path = "stack/mod.rs"]
 mod stack;
 
@@ -18,6 +19,8 @@ mod binomial;
 mod changes;
 #[path = "real/commands.rs"]
 mod commands;
+#[path = "real/conformance.rs"]
+mod same_cases;
 #[path = "real/env.rs"]
 mod env;
 #[path = "real/faults.rs"]
