@@ -31,7 +31,7 @@ pub fn duration_schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "string",
         "maxLength": 32,
-        "pattern": r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$"
+        "pattern": r"^([0-9]{1,9}(\.[0-9]{1,9})?(ns|us|ms|s|m|h))+$"
     })
 }
 

@@ -1,6 +1,6 @@
 //! Status of a `VoiceRollout`: the only memory of the operator, and what people read.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -121,7 +121,7 @@ pub struct NextAction {
     pub what: String,
     /// When, where that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at: Option<Time>,
+    pub at: Option<MicroTime>,
 }
 
 /// Progress within the current step.
@@ -130,16 +130,16 @@ pub struct NextAction {
 pub struct StepState {
     /// When the step became the current one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Time>,
+    pub started_at: Option<MicroTime>,
     /// Since when the current weight has been read back from every managed route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub weight_since: Option<Time>,
+    pub weight_since: Option<MicroTime>,
     /// Since when the canary has had traffic in this attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traffic_since: Option<Time>,
+    pub traffic_since: Option<MicroTime>,
     /// Since when the canary Service (or subset) has had ready endpoints of the canary revision, and no others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoints_since: Option<Time>,
+    pub endpoints_since: Option<MicroTime>,
     /// Gates that a person overrode in this step, by `promote`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overridden: Vec<String>,
@@ -148,7 +148,7 @@ pub struct StepState {
     pub promoted: bool,
     /// Last time that something moved forward; `progressDeadline` counts from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub progress_at: Option<Time>,
+    pub progress_at: Option<MicroTime>,
 }
 
 /// Canary weights in percent.
@@ -170,7 +170,7 @@ pub struct AbortRecord {
     /// Hash of the revision that was aborted.
     pub revision: String,
     /// When.
-    pub at: Time,
+    pub at: MicroTime,
     /// The step, as people count, `3/10`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub step: String,
@@ -198,10 +198,10 @@ pub struct Promotion {
     /// What is being done.
     pub stage: PromotionStage,
     /// When the stage began.
-    pub since: Time,
+    pub since: MicroTime,
     /// Since when the stable Service (or subset) has had exactly the ready pods of the revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ready_since: Option<Time>,
+    pub ready_since: Option<MicroTime>,
 }
 
 /// Why a revision may become stable.
@@ -252,7 +252,7 @@ pub struct RevisionStatus {
     pub aborted: bool,
     /// Since when it gets no new calls.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retired_at: Option<Time>,
+    pub retired_at: Option<MicroTime>,
     /// The least time it is kept from then, in seconds.
     #[serde(default)]
     pub keep_seconds: i64,
@@ -317,7 +317,7 @@ pub struct GateSummary {
 #[serde(rename_all = "camelCase")]
 pub struct DecisionRecord {
     /// When.
-    pub at: Time,
+    pub at: MicroTime,
     /// Revision it is about.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub revision: String,

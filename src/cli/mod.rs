@@ -29,10 +29,17 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    if let Verb::Demo(args) = &cli.verb {
+        return exit(demo::demo(args));
+    }
     let result = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime.block_on(dispatch(cli)),
         Err(source) => Err(CliError::Io { what: "start the async runtime".into(), source }),
     };
+    exit(result)
+}
+
+fn exit(result: Result<(), CliError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -47,7 +54,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
     match verb {
         Verb::Run(args) => run::run(args).await,
         Verb::Crd(args) => crd::crd(&args),
-        Verb::Demo(args) => demo::demo(args).await,
+        Verb::Demo(args) => demo::demo(&args),
         Verb::Status(args) => {
             let session = session(&args.connection, program).await?;
             session.status(&args.name, args.watch, &mut std::io::stdout()).await

@@ -1,25 +1,16 @@
-//! Identity of revisions and of analysis runs.
+//! Identity of revisions.
 
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::api::VoiceAnalysisRunSpec;
-
 /// Hex digits of a revision hash.
 const REVISION_DIGITS: usize = 10;
 
 /// Hash of a pod template, as it appears in names and labels. Fields that are null, empty objects or empty lists do
-/// not count, so that spelling out a default nothing does not make a new revision.
+/// not count, so that spelling out an empty field does not make a new revision.
 pub fn revision_hash(template: &impl Serialize) -> String {
     short_hash(template, REVISION_DIGITS)
-}
-
-/// Hash of what a run was asked to do; `stop` does not count.
-pub fn run_spec_hash(spec: &VoiceAnalysisRunSpec) -> String {
-    let mut spec = spec.clone();
-    spec.stop = false;
-    short_hash(&spec, 16)
 }
 
 /// Hash of a list of steps.

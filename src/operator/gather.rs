@@ -14,11 +14,12 @@ use crate::api::VoiceRollout;
 use crate::api::common::{FINALIZER, REVISION_LABEL, REVISION_NUMBER_ANNOTATION};
 use crate::api::rollout::{DestinationRuleRef, IstioTraffic, TemplateRef, VirtualServiceRef};
 use crate::api::run::VoiceAnalysisRunStatus;
+use crate::core::gates::spec_hash;
 use crate::core::machine::Subject;
 use crate::core::observe::{ActionSeen, ArmSeen, Observations, ReplicaSetSeen, RouteSeen, RunSeen};
 use crate::core::plan::as_json;
 use crate::core::resolve::TemplateContent;
-use crate::core::revision::{revision_hash, run_spec_hash};
+use crate::core::revision::revision_hash;
 use crate::core::route::{self, Split};
 
 /// Facts of the rollout's metadata.
@@ -212,7 +213,7 @@ fn runs(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Vec<RunSeen
         let status = run.status.clone().unwrap_or_else(VoiceAnalysisRunStatus::default);
         all.push(RunSeen {
             name: run.name_any(),
-            spec_hash: run_spec_hash(&run.spec),
+            spec_hash: spec_hash(&run.spec),
             revision: run.spec.revision.clone(),
             attempt: run.spec.attempt,
             kind: run.spec.kind,

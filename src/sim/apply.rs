@@ -106,8 +106,8 @@ fn merge(target: &mut Value, config: &Value, shape: Shape<'_>, name: &str) {
             }
             ListKind::Map(keys) => {
                 for item in config {
-                    let key = fields::key_of(item, &keys);
-                    match target.iter_mut().find(|t| fields::key_of(t, &keys) == key) {
+                    let key = fields::key_of(item, &keys, shape.item());
+                    match target.iter_mut().find(|t| fields::key_of(t, &keys, shape.item()) == key) {
                         Some(existing) => merge(existing, item, shape.item(), ""),
                         None => target.push(item.clone()),
                     }

@@ -79,7 +79,7 @@ fn collect(value: &Value, shape: Shape<'_>, name: &str, at: Path, set: &mut Fiel
             ListKind::Set => set.extend(items.iter().map(|item| with(Part::Item(item.to_string())))),
             ListKind::Map(keys) => {
                 for item in items {
-                    let path = with(Part::Key(key_of(item, &keys)));
+                    let path = with(Part::Key(key_of(item, &keys, shape.item())));
                     for (name, value) in item.as_object().into_iter().flatten() {
                         let mut path = path.clone();
                         path.push(Part::Field(name.clone()));
@@ -95,9 +95,10 @@ fn collect(value: &Value, shape: Shape<'_>, name: &str, at: Path, set: &mut Fiel
     }
 }
 
-/// The key fields of a list item, as a JSON object.
-pub fn key_of(item: &Value, keys: &[String]) -> String {
-    let map: Map<String, Value> = keys.iter().filter_map(|k| Some((k.clone(), item.get(k)?.clone()))).collect();
+/// The key fields of a list item, as a JSON object; a key that is left out has its default. `shape` is the item's.
+pub fn key_of(item: &Value, keys: &[String], shape: Shape<'_>) -> String {
+    let value = |k: &String| item.get(k).cloned().or_else(|| shape.default_of(k));
+    let map: Map<String, Value> = keys.iter().filter_map(|k| Some((k.clone(), value(k)?))).collect();
     Value::Object(map).to_string()
 }
 

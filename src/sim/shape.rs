@@ -67,6 +67,15 @@ impl<'a> Shape<'a> {
         }
     }
 
+    /// Default of a field of this object that may be a key of its list.
+    pub fn default_of(self, name: &str) -> Option<Value> {
+        match self {
+            Self::Schema(schema) => schema.get("properties")?.get(name)?.get("default").cloned(),
+            Self::BuiltIn if name == "protocol" => Some(Value::from("TCP")),
+            _ => None,
+        }
+    }
+
     /// How this list, the value of the field `name`, merges.
     pub fn list_kind(self, name: &str, items: &[Value]) -> ListKind<'a> {
         match self {

@@ -87,6 +87,8 @@ struct Walk {
     saw_result: bool,
     /// Name of the loop variable inside `all`, `exists`, `map`, ...
     variable: Option<String>,
+    /// That loop goes over `result`; using the whole of it at each turn would cost its length squared.
+    loops_over_result: bool,
 }
 
 impl Walk {
@@ -103,8 +105,8 @@ impl Walk {
     }
 
     fn name(&mut self, name: &str) -> Result<(), String> {
-        if name == RESULT && self.variable.is_some() && !self.uses.list {
-            return Err("`result` is a list here".into());
+        if name == RESULT && self.loops_over_result {
+            return Err("in a loop over `result` use the loop variable, or `result[0]`".into());
         }
         self.saw_result |= name == RESULT;
         if name == RESULT || name.starts_with('@') || self.variable.as_deref() == Some(name) {
@@ -140,7 +142,10 @@ impl Walk {
             };
         }
         if name == operators::INDEX {
-            self.list(&mut call.args[0])?;
+            let whole = std::mem::take(&mut self.loops_over_result);
+            let target = self.list(&mut call.args[0]);
+            self.loops_over_result = whole;
+            target?;
             return self.visit(&mut call.args[1]);
         }
         if name == operators::IN {
@@ -184,15 +189,18 @@ impl Walk {
         if inner.iter_var2.is_some() {
             return Err("loops with two variables are not supported".into());
         }
+        let seen = std::mem::take(&mut self.saw_result);
         self.list(&mut inner.iter_range)?;
+        let over_result = self.saw_result;
+        self.saw_result |= seen;
         if inner.iter_var == RESULT {
             return Err("the loop variable needs another name than `result`".into());
         }
         self.variable = Some(inner.iter_var.clone());
-        let (accumulator, list) = (inner.accu_var.clone(), self.uses.list);
+        self.loops_over_result = over_result;
+        let accumulator = inner.accu_var.clone();
         let done = self.step(&mut inner.loop_step, &accumulator);
-        self.variable = None;
-        self.uses.list |= list;
+        (self.variable, self.loops_over_result) = (None, false);
         done
     }
 

@@ -197,7 +197,7 @@ fn size(value: &Value) -> Result {
     }
 }
 
-/// Whether the value is the number NaN, or missing.
+/// Whether the value is the number NaN.
 pub fn is_nan(value: &Value) -> bool {
     matches!(value, Value::Float(n) if n.is_nan())
 }

@@ -21,6 +21,7 @@ use schedule::stamp;
 
 pub use key::{measurement_key, spec_hash};
 pub use rules::{first_at, settle_time, time_limit};
+pub use schedule::due as rounded_up;
 
 /// Newest measurements kept in a gate's status.
 pub const MAX_MEASUREMENTS: usize = 10;
@@ -235,3 +236,5 @@ fn finished_count(state: &GateStatus) -> i32 {
 mod properties;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::tests::{World, of, start, threshold, with};
+use super::world::{World, of, start, threshold, with};
 use super::*;
 use crate::api::run::{RunGate, RunKind};
 use crate::core::window::add;

@@ -6,7 +6,7 @@ use crate::api::status::{Grounds, HandledAction, Promotion, PromotionStage};
 use crate::core::intent::Intent;
 use crate::core::observe::ActionSeen;
 use crate::core::plan::PlanStep;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 /// Marked actions that are remembered: a cache that lags may show them unmarked once more.
 const REMEMBERED: usize = 16;
@@ -142,7 +142,7 @@ impl Machine<'_> {
             revision: self.canary().into(),
             grounds: Grounds::PromotedFull,
             stage: PromotionStage::FullWeight,
-            since: Time(self.now()),
+            since: MicroTime(self.now()),
             ready_since: None,
         });
         Ok("going to 100 % without the remaining steps".into())

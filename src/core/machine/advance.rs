@@ -1,6 +1,6 @@
 //! Steps: when one is done, and what it waits for otherwise.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{Machine, Waiting, after};
 use crate::api::rollout::OnDeadline;
@@ -38,7 +38,7 @@ impl Machine<'_> {
     }
 
     fn next_step(&mut self, index: usize) {
-        let now = Time(self.now());
+        let now = MicroTime(self.now());
         let kept = self.s.step.clone();
         let same_weight = self.plan.weight_at(index) == self.plan.weight_at(index + 1);
         self.s.current_step = i32::try_from(index + 1).ok();
@@ -85,15 +85,22 @@ impl Machine<'_> {
         match step {
             PlanStep::SetWeight(weight) => self.weight_done(*weight, index),
             PlanStep::CanaryScale(_) => self.scale_done(index),
+            // What is missing is said where the weight is steered.
+            PlanStep::Pause(_) | PlanStep::Analysis { .. } if !self.s.step.promoted && !self.weight_stands(index) => false,
             PlanStep::Pause(duration) => self.pause_done(*duration),
             PlanStep::Analysis { run, require } => self.analysis_done(run.is_some(), require),
         }
     }
 
+    /// The weight of step `index` has been read back.
+    fn weight_stands(&self, index: usize) -> bool {
+        self.s.weights.desired == self.plan.weight_at(index) && self.s.step.weight_since.is_some()
+    }
+
     fn weight_done(&mut self, weight: i32, index: usize) -> bool {
         let need = self.plan.canary_pods_at(index, weight);
         let enough = weight == 0 || self.available(self.canary(), need);
-        let observed = self.s.weights.desired == weight && self.s.step.weight_since.is_some();
+        let observed = self.weight_stands(index);
         if observed && !enough {
             let have = self.seen.replica_set(self.canary()).map_or(0, |r| r.available);
             self.wait(format!("canary pods: {have} of {need} available"), true);
@@ -105,11 +112,16 @@ impl Machine<'_> {
     fn scale_done(&mut self, index: usize) -> bool {
         let need = self.plan.canary_pods_at(index, self.plan.weight_at(index));
         let canary = self.canary().to_string();
-        let ready = self.available(&canary, need) && (need == 0 || self.canary_serves(need));
-        if !ready {
+        if !self.available(&canary, need) {
             let have = self.seen.replica_set(&canary).map_or(0, |r| r.available);
             self.wait(format!("canary pods: {have} of {need} available"), true);
+            return false;
         }
+        let ready = need == 0 || self.canary_serves(need);
+        if !ready && self.canary_arm_set() {
+            self.wait(format!("{} to have {need} ready pods of {canary}", self.seen.canary_arm.name), true);
+        }
+        // Why the arm does not select them yet is said where it is pointed.
         ready
     }
 
@@ -163,7 +175,7 @@ impl Machine<'_> {
             revision: self.canary().into(),
             grounds: Grounds::StepsPassed,
             stage: PromotionStage::FullWeight,
-            since: Time(self.now()),
+            since: MicroTime(self.now()),
             ready_since: None,
         });
         self.advance_promotion();
@@ -174,7 +186,7 @@ impl Machine<'_> {
     pub(super) fn heed_deadline(&mut self) {
         let stood = matches!(self.old.phase, Phase::Paused | Phase::Invalid);
         if stood && !self.waiting.held && self.blocked().is_none() {
-            self.s.step.progress_at = Some(Time(self.now()));
+            self.s.step.progress_at = Some(MicroTime(self.now()));
         }
         let Some(progress) = self.s.step.progress_at.clone() else { return };
         let stuck = self.waiting.timed && self.in_release() && self.s.abort.is_none() && self.blocked().is_none();

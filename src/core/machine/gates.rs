@@ -154,7 +154,9 @@ impl Machine<'_> {
             };
             let settle = self.plan.settle.get(name).copied().unwrap_or_default();
             let fresh = match (gate.last_pass_at.as_ref(), since) {
-                (Some(pass), Some(since)) => pass.0 >= super::after(&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(since), settle),
+                (Some(pass), Some(since)) => {
+                    pass.0 >= super::after(&k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(since), settle)
+                }
                 _ => false,
             };
             let passed = gate.counts.pass > 0 && (gate.passing || gate.verdict == Some(Verdict::Pass));

@@ -16,7 +16,7 @@ mod traffic;
 mod tests;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use crate::api::VoiceRolloutStatus;
 use crate::api::status::{AbortRecord, DecisionRecord, MAX_DECISIONS, StepState};
@@ -25,6 +25,9 @@ use crate::core::observe::Observations;
 use crate::core::plan::Plan;
 
 pub use gates::values_of;
+
+/// Decisions that may come again and again at one step.
+const REPEATED: [&str; 3] = ["WeightApplied", "RoutesChangedByOthers", "CanaryUnavailable"];
 
 /// What [`decide`] found.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,6 +84,7 @@ fn decide_once(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen
         m.follow_target();
         m.note_gates();
         m.heed_gates();
+        m.forget_outdated_run();
         m.obey_actions();
         m.advance();
         m.ensure_runs();
@@ -175,20 +179,28 @@ impl<'a> Machine<'a> {
             Some(by) => format!("{reason} (by {by})"),
             None => reason.clone(),
         };
-        // Somebody who edits weights again and again must not push everything else out of the record.
-        if self.s.decisions.last().is_some_and(|d| d.decision == decision && d.reason == reason) {
-            self.s.decisions.pop();
-        }
+        let step = self.step_text();
+        self.forget_repeated(decision, &step);
         self.s.decisions.push(DecisionRecord {
-            at: Time(self.now()),
+            at: MicroTime(self.now()),
             revision: self.s.canary_revision.clone().unwrap_or_default(),
-            step: self.step_text(),
+            step,
             decision: decision.into(),
             reason,
             values: values_of(&self.s.gates),
             by,
         });
         self.events.push(EventNote { warning, reason: decision.into(), note });
+    }
+
+    /// Somebody who edits weights again and again, or pods that come and go, must not push everything else out of the
+    /// record: of those, only the newest at a step is kept.
+    fn forget_repeated(&mut self, decision: &str, step: &str) {
+        let noise = |d: &DecisionRecord| REPEATED.contains(&d.decision.as_str());
+        let start = self.s.decisions.iter().rposition(|d| !noise(d)).map_or(0, |i| i + 1);
+        let tail = self.s.decisions.split_off(start);
+        let again = |d: &DecisionRecord| noise(d) && d.decision == decision && d.step == step;
+        self.s.decisions.extend(tail.into_iter().filter(|d| !again(d)));
     }
 
     fn step_index(&self) -> usize {
@@ -240,7 +252,7 @@ impl<'a> Machine<'a> {
         self.record("Aborted", reason.clone(), by.clone(), true);
         self.s.abort = Some(AbortRecord {
             revision: self.canary().into(),
-            at: Time(self.now()),
+            at: MicroTime(self.now()),
             step,
             weight: self.seen.applied_weight(),
             gate,
@@ -257,7 +269,7 @@ impl<'a> Machine<'a> {
     /// A new step list or attempt: from the first step, with what is known about the weight kept.
     fn reset_steps(&mut self) {
         let weight_since = self.s.step.weight_since.clone().filter(|_| self.s.weights.desired == 0);
-        let now = Time(self.now());
+        let now = MicroTime(self.now());
         self.s.current_step = Some(0);
         self.s.steps_hash = Some(self.plan.steps_hash.clone());
         self.s.step = StepState { started_at: Some(now.clone()), progress_at: Some(now), weight_since, ..StepState::default() };
@@ -265,6 +277,6 @@ impl<'a> Machine<'a> {
 }
 
 /// `since` plus a delay; never overflows.
-fn after(since: &Time, delay: std::time::Duration) -> Timestamp {
+fn after(since: &MicroTime, delay: std::time::Duration) -> Timestamp {
     since.0.checked_add(SignedDuration::try_from(delay).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
 }

@@ -1,6 +1,6 @@
 //! What people read: phase, message, conditions, what happens next. Derived; nothing here is memory.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::advance::DEADLINE_PREFIX;
 use super::{Machine, after};
@@ -75,7 +75,7 @@ impl Machine<'_> {
 
     fn next_action(&mut self) -> Option<NextAction> {
         if let Some((at, what)) = &self.waiting.next {
-            return Some(NextAction { what: what.clone(), at: Some(Time(*at)) });
+            return Some(NextAction { what: what.clone(), at: Some(MicroTime(*at)) });
         }
         let progress = self.s.step.progress_at.clone()?;
         let moving = matches!(self.s.phase, Phase::Initializing | Phase::Progressing | Phase::Promoting);
@@ -88,7 +88,7 @@ impl Machine<'_> {
             crate::api::rollout::OnDeadline::Abort => "the release is aborted",
             crate::api::rollout::OnDeadline::Report => "it is reported",
         };
-        Some(NextAction { what: format!("{DEADLINE_PREFIX}: {outcome} unless there is progress"), at: Some(Time(at)) })
+        Some(NextAction { what: format!("{DEADLINE_PREFIX}: {outcome} unless there is progress"), at: Some(MicroTime(at)) })
     }
 
     fn message(&self) -> String {

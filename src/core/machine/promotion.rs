@@ -1,12 +1,13 @@
 //! The change of roles at the end of a release. Re-rolls nothing: the new revision's pods stay, the Services move.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{Machine, after};
 use crate::api::status::{Grounds, PromotionStage};
 
 impl Machine<'_> {
     pub(super) fn advance_promotion(&mut self) {
+        self.fall_back();
         while let Some(promotion) = self.s.promotion.clone() {
             let done = match (promotion.grounds, promotion.stage) {
                 (Grounds::First, _) => self.first_done(&promotion.revision),
@@ -25,8 +26,20 @@ impl Machine<'_> {
         }
     }
 
+    /// Not one pod of the new revision answers while stable moves to it, and the old one still can: it gets its Service
+    /// back.
+    fn fall_back(&mut self) {
+        let switching = self.s.promotion.as_ref().filter(|p| p.stage == PromotionStage::SwitchStable).map(|p| p.revision.clone());
+        let ready = |hash: &str| self.seen.replica_set(hash).map_or(0, |r| r.ready);
+        let Some(new) = switching.filter(|new| ready(new) == 0 && self.plan.replicas > 0) else { return };
+        if self.s.stable_revision.as_deref().is_some_and(|old| ready(old) > 0) {
+            self.record("PromotionHeld", format!("no pod of revision {new} is ready: stable stays as it was"), None, true);
+            self.enter(PromotionStage::FullWeight);
+        }
+    }
+
     fn enter(&mut self, stage: PromotionStage) {
-        let now = Time(self.now());
+        let now = MicroTime(self.now());
         if let Some(promotion) = &mut self.s.promotion {
             promotion.stage = stage;
             promotion.since = now.clone();
@@ -68,7 +81,7 @@ impl Machine<'_> {
         let ready = self.seen.replica_set(hash).map_or(0, |r| r.ready);
         let exact = self.seen.stable_arm.serves(hash, 1) && self.seen.stable_arm.ready.get(hash) == Some(&ready);
         let exact = exact || (self.plan.replicas == 0 && self.seen.stable_arm.selects.as_deref() == Some(hash));
-        let now = Time(self.now());
+        let now = MicroTime(self.now());
         let Some(promotion) = &mut self.s.promotion else { return false };
         if !exact {
             promotion.ready_since = None;
@@ -98,7 +111,7 @@ impl Machine<'_> {
     }
 
     fn complete(&mut self, grounds: Grounds) {
-        let now = Time(self.now());
+        let now = MicroTime(self.now());
         let Some(promotion) = self.s.promotion.take() else { return };
         let old = self.s.stable_revision.replace(promotion.revision.clone());
         let keep = i64::try_from(self.plan.scale_down_delay.as_secs()).unwrap_or(i64::MAX);

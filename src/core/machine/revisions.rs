@@ -1,6 +1,6 @@
 //! Revisions: which exist, which is wanted, how many pods each has, and when they go.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{Machine, after};
 use crate::api::status::{Grounds, Promotion, PromotionStage, RevisionStatus, Role};
@@ -24,7 +24,7 @@ impl Machine<'_> {
             revision.ready = ready;
         }
         if progress {
-            self.s.step.progress_at = Some(Time(seen.now));
+            self.s.step.progress_at = Some(MicroTime(seen.now));
         }
         self.sort_revisions();
     }
@@ -88,7 +88,7 @@ impl Machine<'_> {
         self.s.runs.clear();
         self.s.gates.clear();
         self.reset_steps();
-        let now = Time(self.now());
+        let now = MicroTime(self.now());
         let promotion =
             |grounds| Promotion { revision: target.clone(), grounds, stage: PromotionStage::FullWeight, since: now, ready_since: None };
         match &self.s.stable_revision {
@@ -165,7 +165,7 @@ impl Machine<'_> {
 
     /// Marks revisions that get no new calls any more.
     fn retire_losers(&mut self) {
-        let now = Time(self.now());
+        let now = MicroTime(self.now());
         let clear = self.s.weights.applied == 0 && self.seen.routes.iter().all(|r| r.weights.is_ok());
         let in_use: Vec<String> = if self.s.abort.is_some() { vec![] } else { vec![self.canary().to_string()] };
         let stable = self.s.stable_revision.clone();

@@ -5,11 +5,11 @@ use crate::api::VoiceAnalysisRunSpec;
 use crate::api::rollout::Analysis;
 use crate::api::run::{RunKind, RunPhase};
 use crate::api::status::{PromotionStage, RunRecord};
+use crate::core::gates::{rounded_up, spec_hash};
 use crate::core::intent::Intent;
 use crate::core::observe::RunSeen;
 use crate::core::plan::PlanStep;
 use crate::core::resolve::{self, Facts};
-use crate::core::revision::run_spec_hash;
 
 /// Finished runs kept for people beside those of the current attempt.
 const RUN_HISTORY: usize = 20;
@@ -37,7 +37,7 @@ impl Machine<'_> {
 
     fn ensure_run(&mut self, kind: RunKind, step: Option<i32>, analysis: &Analysis, path: &str) {
         let at = self.s.runs.iter().position(|r| r.kind == kind && r.step == step);
-        if self.forged_run().is_some() || at.is_some_and(|i| self.run_of(&self.s.runs[i]).is_some_and(|r| !self.outdated(r))) {
+        if self.forged_run().is_some() || at.is_some_and(|i| self.run_of(&self.s.runs[i]).is_some()) {
             return;
         }
         let spec = match self.run_spec(kind, step, analysis, path) {
@@ -47,7 +47,7 @@ impl Machine<'_> {
                 return;
             }
         };
-        let spec_hash = run_spec_hash(&spec);
+        let spec_hash = spec_hash(&spec);
         let part = step.map_or("bg".to_string(), |i| format!("s{}", i + 1));
         let name = format!("{}-{}-{}-{part}-{}", self.subject.name, spec.revision, spec.attempt, &spec_hash[..6]);
         let record = RunRecord { name: name.clone(), kind, step, spec_hash };
@@ -58,10 +58,14 @@ impl Machine<'_> {
         self.intents.push(Intent::CreateRun { name, spec: Box::new(spec) });
     }
 
-    /// A background run without one of the gates that have to pass now: the spec or a template changed.
-    fn outdated(&self, run: &RunSeen) -> bool {
-        let lacks = |name: &String| run.gates.iter().all(|g| &g.name != name);
-        run.kind == RunKind::Background && !run.gates.is_empty() && self.plan.background_required.iter().any(lacks)
+    /// Forgets a background run without one of the gates that have to pass now: the spec or a template changed.
+    pub(super) fn forget_outdated_run(&mut self) {
+        let lacks = |run: &RunSeen, name: &String| run.gates.iter().all(|g| &g.name != name);
+        let outdated = |run: &&RunSeen| !run.gates.is_empty() && self.plan.background_required.iter().any(|n| lacks(run, n));
+        let background = self.s.runs.iter().position(|r| r.kind == RunKind::Background);
+        if let Some(i) = background.filter(|i| self.run_of(&self.s.runs[*i]).filter(outdated).is_some()) {
+            self.s.runs.remove(i);
+        }
     }
 
     fn run_spec(&self, kind: RunKind, step: Option<i32>, analysis: &Analysis, path: &str) -> Result<VoiceAnalysisRunSpec, String> {
@@ -92,7 +96,7 @@ impl Machine<'_> {
             attempt: facts.attempt,
             step,
             weight,
-            traffic_since: since.clone(),
+            traffic_since: since.as_ref().map(|t| rounded_up(t.0)),
             gates,
             stop: false,
         })

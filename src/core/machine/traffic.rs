@@ -1,6 +1,6 @@
 //! Weights and arms: what the routes should say, and when it is safe to say so.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{Machine, after};
 use crate::api::status::{Grounds, PromotionStage};
@@ -26,9 +26,24 @@ impl Machine<'_> {
         self.reachable(weight)
     }
 
-    /// No traffic for the canary arm while it still selects another revision.
+    /// No traffic for the canary arm while it still selects another revision, or while no pod would answer.
     fn reachable(&self, weight: i32) -> i32 {
-        if self.canary_arm_set() { weight } else { 0 }
+        if self.canary_arm_set() && !self.canary_is_empty() { weight } else { 0 }
+    }
+
+    /// New calls go to the canary arm and no pod answers, while stable has some.
+    fn canary_is_empty(&self) -> bool {
+        self.s.weights.applied > 0 && !self.seen.canary_arm.has_endpoints() && self.stable_serves() && self.plan.replicas > 0
+    }
+
+    /// The stable arm selects the right revision and has ready pods of it.
+    fn stable_serves(&self) -> bool {
+        let arm = &self.seen.stable_arm;
+        match arm.selects.as_deref() {
+            None => arm.has_endpoints(),
+            // Endpoints of another revision are on their way out.
+            Some(hash) => arm.problem.is_none() && hash == self.stable_target() && arm.ready.get(hash).is_some_and(|n| *n > 0),
+        }
     }
 
     pub(super) fn canary_arm_set(&self) -> bool {
@@ -41,7 +56,7 @@ impl Machine<'_> {
 
     /// Notes since when the routes have said what they should, and the canary arm has had its pods.
     pub(super) fn note_traffic(&mut self) {
-        let now = Time(self.now());
+        let now = MicroTime(self.now());
         let serves = self.canary_serves(1);
         if serves != self.s.step.endpoints_since.is_some() {
             self.s.step.endpoints_since = serves.then(|| now.clone());
@@ -52,6 +67,10 @@ impl Machine<'_> {
             self.s.weights.desired = desired;
             self.s.step.weight_since = None;
             self.s.step.progress_at = Some(now.clone());
+            if self.canary_arm_set() && self.canary_is_empty() {
+                let reason = format!("{} has no ready pod: new calls go to stable until it has", self.seen.canary_arm.name);
+                self.record("CanaryUnavailable", reason, None, true);
+            }
         }
         if self.s.canary_revision.is_some() && !self.foreign() {
             self.note_drift();
@@ -119,12 +138,8 @@ impl Machine<'_> {
     /// only if the canary arm has none either.
     fn may_lower(&mut self) -> bool {
         let arm = &self.seen.stable_arm;
-        let right = match arm.selects.as_deref() {
-            None => arm.has_endpoints(),
-            // Endpoints of another revision are on their way out.
-            Some(hash) => arm.problem.is_none() && hash == self.stable_target() && arm.ready.get(hash).is_some_and(|n| *n > 0),
-        };
-        let fine = right || !self.seen.canary_arm.has_endpoints();
+        // With no replicas wanted there is no pod to wait for.
+        let fine = self.stable_serves() || !self.seen.canary_arm.has_endpoints() || self.plan.replicas == 0;
         if !fine {
             let what = arm.problem.clone().unwrap_or_else(|| format!("{} has no ready pod: the weights stay", arm.name));
             self.wait(what, true);
@@ -221,7 +236,7 @@ impl Machine<'_> {
                     format!("VirtualService {}/{} says {found} in place of {desired}: it is put right", route.namespace, route.name);
                 self.record("RoutesChangedByOthers", reason, None, true);
                 self.s.step.weight_since = None;
-                self.s.step.progress_at = Some(Time(self.now()));
+                self.s.step.progress_at = Some(MicroTime(self.now()));
             }
             _ => {}
         }

@@ -9,11 +9,12 @@ mod request;
 pub mod secrets;
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::channel::mpsc;
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, WatchStreamExt, controller as kube_controller, reflector, watcher};
@@ -35,6 +36,9 @@ type Guarded = DeserializeGuard<VoiceAnalysisRun>;
 
 /// Runs that are reconciled at the same time. Measurements are not part of a reconcile.
 const CONCURRENCY: u16 = 16;
+
+/// Time that reconciles under way get when the controller is stopped.
+const SHUTDOWN: Duration = Duration::from_secs(10);
 
 /// What the controller needs.
 pub struct AnalysisContext {
@@ -62,26 +66,39 @@ pub async fn run(ctx: Arc<AnalysisContext>, namespace: Option<String>, stop: imp
     let (wake, finished) = mpsc::unbounded();
     let leads = leadership_changes(ctx.leadership.changes());
     let state = Arc::new(controller::State::new(ctx, Limits::default(), wake));
+    // Also when this future is dropped: its measurements must not outlive it.
+    let _tasks = EndTasks(state.clone());
     let (store, writer) = reflector::store();
     let changes = watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|run| run.meta_mut().managed_fields = None)
         .reflect(writer)
         .touched_objects();
-    Controller::for_stream(changes, store)
+    let stop = stop.shared();
+    let controller = Controller::for_stream(changes, store)
         .with_config(kube_controller::Config::default().concurrency(CONCURRENCY))
         .reconcile_on(finished)
         .reconcile_all_on(leads)
-        .graceful_shutdown_on(stop)
+        .graceful_shutdown_on(stop.clone())
         .run(controller::reconcile, controller::on_error, state.clone())
         .for_each(|outcome| {
             if let Err(error) = outcome {
                 settle_error(&state, &error);
             }
             std::future::ready(())
-        })
-        .await;
-    state.shut_down();
+        });
+    // A controller that is stopped before its first list has come would wait for it without end.
+    let patience = stop.then(|()| tokio::time::sleep(SHUTDOWN));
+    futures::future::select(pin!(controller), pin!(patience)).await;
+}
+
+/// Ends all measurements when it goes out of scope.
+struct EndTasks(Arc<controller::State>);
+
+impl Drop for EndTasks {
+    fn drop(&mut self) {
+        self.0.shut_down();
+    }
 }
 
 /// A run that is gone takes its measurements with it; other errors have been told by the error policy.

@@ -54,8 +54,8 @@ fn a_deadline_has_no_verdict_to_rest_on_and_reverts_only_once_it_is_recorded() {
     let mut s = spec(Some(vec![weight(25), weight(50), pause(None)]), None);
     (s.on_progress_deadline, s.progress_deadline) = (OnDeadline::Abort, seconds(120));
     let mut w = World::releasing(s);
+    w.quota.insert(hash(2), 3);
     w.until("half way", |w| w.applied() == 25 && w.status.current_step == Some(1));
-    w.broken = vec![hash(2)];
     while w.decide().status.abort.is_none() {
         w.step(w.later(600));
     }

@@ -9,9 +9,9 @@ use super::world::{Say, World};
 use crate::api::VoiceAnalysisRunSpec;
 use crate::api::analysis::{Gate, Mode, OnError, OnFail, OnInconclusive};
 use crate::api::run::{Consequence, GateStatus, RunKind, RunPhase, Verdict};
+use crate::core::gates::spec_hash;
 use crate::core::intent::{Arm, Intent};
 use crate::core::observe::{ArmSeen, Observations, ReplicaSetSeen, RunSeen};
-use crate::core::revision::run_spec_hash;
 use crate::core::route::Direction;
 
 impl World {
@@ -82,7 +82,7 @@ impl World {
         let fresh = |g: &Gate| GateStatus { name: g.name.clone(), mode: g.mode, ..GateStatus::default() };
         self.seen.runs.push(RunSeen {
             name: name.into(),
-            spec_hash: run_spec_hash(spec),
+            spec_hash: spec_hash(spec),
             revision: spec.revision.clone(),
             attempt: spec.attempt,
             kind: spec.kind,
@@ -110,7 +110,7 @@ impl World {
         running.filter_map(|r| self.next_measurement.get(&r.name)).min().copied()
     }
 
-    /// Time goes on to `at`; the cluster moves one notch.
+    /// MicroTime goes on to `at`; the cluster moves one notch.
     pub fn advance_to(&mut self, at: Timestamp) {
         self.note_callers();
         self.seen.now = self.seen.now.max(at);
@@ -130,7 +130,7 @@ impl World {
             set.current = true;
             set.available = set.ready.min(set.wanted);
             set.ready = if self.broken.contains(&set.hash) { 0 } else { set.exist.min(set.wanted) };
-            set.exist = set.wanted;
+            set.exist = self.quota.get(&set.hash).map_or(set.wanted, |most| set.wanted.min(*most));
             set.available = set.available.min(set.ready);
         }
         let follow = |arm: &ArmSeen| ArmSeen { ready: endpoints(arm, &sets), ..arm.clone() };

@@ -11,7 +11,7 @@ use crate::api::rollout::{Analysis, OnDeadline, RollbackWindow, Step};
 /// One thing that happens.
 #[derive(Clone, Debug)]
 pub enum Event {
-    Time(i64),
+    MicroTime(i64),
     Says(&'static str, Say),
     Apply(u32),
     Ask(Verb),
@@ -76,8 +76,8 @@ pub fn event() -> impl Strategy<Value = Event> {
     let gate = prop::sample::select(vec!["p95", "evals", "judge", "live", "tools"]);
     let lag = prop::sample::select(vec![Lag::Runs, Lag::Actions, Lag::ReplicaSets]);
     prop_oneof![
-        12 => (1i64..200).prop_map(Event::Time),
-        2 => (1000i64..5000).prop_map(Event::Time),
+        12 => (1i64..200).prop_map(Event::MicroTime),
+        2 => (1000i64..5000).prop_map(Event::MicroTime),
         4 => (gate, says).prop_map(|(g, s)| Event::Says(g, s)),
         4 => (1u32..5).prop_map(Event::Apply),
         5 => verb().prop_map(Event::Ask),
@@ -186,7 +186,7 @@ impl Story {
         let lists = step_lists();
         let w = &mut self.world;
         match event.clone() {
-            Event::Time(secs) => return self.run(secs),
+            Event::MicroTime(secs) => return self.run(secs),
             Event::Says(gate, say) => drop(w.script.insert(gate.into(), say)),
             Event::Apply(version) => w.apply_version(version),
             Event::Ask(verb) => drop(w.ask(verb)),

@@ -319,3 +319,54 @@ fn a_process_that_dies_after_any_intent_of_any_pass_loses_nothing() {
         assert_eq!(w.decided("Promoted"), 1);
     }
 }
+
+#[test]
+fn a_canary_whose_pods_all_die_gets_no_call_until_they_are_back() {
+    let mut w = paused_at_25();
+    w.broken = vec![hash(2)];
+    w.run(120);
+    assert_eq!((w.applied(), w.decided("CanaryUnavailable"), w.status.abort.is_some()), (0, 1, false), "{}", w.describe());
+    assert!(w.status.waiting_for.contains("canary pods: 0 of 3"), "{}", w.status.waiting_for);
+    w.broken.clear();
+    w.until_weight(25);
+    w.until_phase(Phase::Paused);
+    assert_eq!(w.status.current_step, Some(1));
+}
+
+#[test]
+fn no_pause_ends_and_no_analysis_passes_while_the_canary_is_out_of_traffic() {
+    let mut w = World::releasing(spec(Some(vec![weight(25), pause(Some(60)), analysis(&["p95"]), weight(50), pause(None)]), None));
+    w.until_weight(25);
+    w.broken = vec![hash(2)];
+    w.run(900);
+    assert_eq!((w.applied(), w.status.current_step), (0, Some(1)), "{}", w.describe());
+    w.broken.clear();
+    w.until_weight(50);
+}
+
+#[test]
+fn a_new_revision_that_dies_while_stable_moves_to_it_gives_the_service_back() {
+    let mut w = World::releasing(spec(Some(vec![weight(50)]), None));
+    w.until("stable service moves", |w| w.seen.stable_arm.selects == Some(hash(2)));
+    w.broken = vec![hash(2)];
+    w.run(60);
+    assert_eq!((w.applied(), w.seen.stable_arm.selects.clone()), (0, Some(hash(1))), "{}", w.describe());
+    assert_eq!(w.decided("PromotionHeld"), 1);
+    w.broken.clear();
+    w.until("promoted", |w| w.status.stable_revision == Some(hash(2)));
+}
+
+#[test]
+fn a_tool_that_keeps_changing_weights_does_not_push_decisions_out_of_the_record() {
+    let mut w = paused_at_25();
+    for i in 0..100 {
+        set(&mut w, "agent", i % 20);
+        w.run(20);
+    }
+    assert_eq!(
+        (w.decided("ReleaseStarted"), w.decided("RoutesChangedByOthers"), w.decided("WeightApplied")),
+        (1, 1, 2),
+        "{}",
+        w.describe()
+    );
+}

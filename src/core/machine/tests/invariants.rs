@@ -8,7 +8,7 @@ use crate::api::VoiceRolloutStatus;
 use crate::api::action::Verb;
 use crate::api::analysis::Mode;
 use crate::api::run::{GateStatus, RunKind, RunPhase, Verdict};
-use crate::api::status::{Grounds, MAX_DECISIONS, Phase};
+use crate::api::status::{Grounds, MAX_DECISIONS, Phase, PromotionStage};
 use crate::core::intent::Intent;
 use crate::core::plan::PlanStep;
 use crate::core::route::Direction;
@@ -21,6 +21,7 @@ pub fn check(w: &World, pass: &Pass) -> Check {
         weights_in_range_and_allowed,
         raised_only_to_ready_pods,
         lowered_only_to_ready_pods,
+        an_empty_canary_gets_no_calls,
         nothing_rises_after_an_abort,
         steps_pass_on_evidence,
         promotions_have_grounds,
@@ -77,7 +78,7 @@ fn allowed(pass: &Pass) -> i32 {
         None if blocked(pass) => pass.before.weights.desired,
         None => {
             let reached = pass.plan.steps.iter().take(s.current_step.unwrap_or(0) as usize + 1);
-            reached.filter_map(|s| if let PlanStep::SetWeight(w) = s { Some(*w) } else { None }).last().unwrap_or(0)
+            reached.filter_map(|s| if let PlanStep::SetWeight(w) = s { Some(*w) } else { None }).next_back().unwrap_or(0)
         }
     }
 }
@@ -116,8 +117,27 @@ fn raised_only_to_ready_pods(_: &World, pass: &Pass) -> Check {
 
 fn lowered_only_to_ready_pods(_: &World, pass: &Pass) -> Check {
     let lowers = intents(pass).any(|i| matches!(i, Intent::SetWeights { direction: Direction::Lower, .. }));
-    let fine = pass.seen.stable_arm.has_endpoints() || !pass.seen.canary_arm.has_endpoints() || pass.seen.deleting;
+    let fine =
+        pass.seen.stable_arm.has_endpoints() || !pass.seen.canary_arm.has_endpoints() || pass.seen.deleting || pass.plan.replicas == 0;
     ensure(!lowers || fine, || format!("lowered towards {:?}", pass.seen.stable_arm))
+}
+
+/// No call for a canary without a ready pod while stable has some.
+fn an_empty_canary_gets_no_calls(_: &World, pass: &Pass) -> Check {
+    let s = after(pass);
+    let (stable, canary) = (&pass.seen.stable_arm, &pass.seen.canary_arm);
+    let old = s.stable_revision.clone().unwrap_or_default();
+    let could = stable.selects.as_ref() == Some(&old) && stable.ready.get(&old).is_some_and(|n| *n > 0) && stable.problem.is_none();
+    let done = s.abort.is_none() && s.promotion.as_ref().is_some_and(|p| p.stage != PromotionStage::FullWeight);
+    if canary.has_endpoints() || !could || done || pass.plan.replicas == 0 || pass.seen.rival.is_some() || !in_release(s) {
+        return Ok(());
+    }
+    for route in &pass.seen.routes {
+        let gets = route.weights.as_ref().is_ok_and(|all| all.iter().any(|w| w.canary > 0));
+        let lowered = intents(pass).any(|i| matches!(i, Intent::SetWeights { name, canary: 0, .. } if *name == route.name));
+        ensure(!gets || lowered, || format!("{} sends calls to an empty canary", route.name))?;
+    }
+    Ok(())
 }
 
 /// I3.
@@ -288,7 +308,7 @@ fn says_it_again(w: &World, pass: &Pass) -> Check {
     ensure(a == b, || format!("intents differ:\n{a:?}\n{b:?}"))
 }
 
-/// Time alone changes nothing before the time to look again.
+/// MicroTime alone changes nothing before the time to look again.
 fn stays_the_same_until_woken(w: &World, pass: &Pass) -> Check {
     let mut later = pass.seen.clone();
     let end = pass.decision.wake_at.unwrap_or_else(|| later.now + SignedDuration::from_hours(100));

@@ -59,6 +59,8 @@ pub struct World {
     pub pace: i64,
     /// Pods of these revisions do not become ready.
     pub broken: Vec<String>,
+    /// Most pods that a revision gets.
+    pub quota: BTreeMap<String, i32>,
     /// What became of actions, by name.
     pub outcomes: BTreeMap<String, (bool, String)>,
     /// Reasons of every event told.
@@ -109,6 +111,7 @@ impl World {
             script: BTreeMap::new(),
             pace: 5,
             broken: vec![],
+            quota: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             told: vec![],
             last_traffic: BTreeMap::new(),

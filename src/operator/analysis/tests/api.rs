@@ -86,7 +86,7 @@ impl FakeApi {
         self.inner.lock().writes.clone()
     }
 
-    /// Requests of every kind.
+    /// Requests that are not watches.
     pub fn requests(&self) -> usize {
         self.inner.lock().requests
     }
@@ -99,7 +99,7 @@ impl FakeApi {
 
     fn handle(&self, method: &Method, uri: &http::Uri, body: &[u8]) -> Answer {
         let mut inner = self.inner.lock();
-        inner.requests += 1;
+        inner.requests += usize::from(uri.query().is_none_or(|q| !q.contains("watch=true")));
         let parts: Vec<&str> = uri.path().split('/').collect();
         match (method, parts.as_slice()) {
             (&Method::GET, [.., "voiceanalysisruns"]) if uri.query().is_some_and(|q| q.contains("watch=true")) => {

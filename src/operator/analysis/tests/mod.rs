@@ -65,10 +65,10 @@ async fn a_crash_after_any_write_changes_neither_result_nor_number_of_measuremen
         assert_eq!(source.distinct_keys(), 5, "one key for each measurement, crash or not (after write {survive})");
         outcomes.push(json!(counts));
         if api.writes().len() < survive {
-            assert!(survive > 8);
             break;
         }
     }
+    assert!(outcomes.len() >= 8, "every write was crashed after");
     assert!(outcomes.windows(2).all(|w| w[0] == w[1]), "{outcomes:?}");
 }
 
@@ -128,7 +128,7 @@ async fn foreign_writes_in_between_lose_no_result() {
 #[tokio::test(start_paused = true)]
 async fn only_the_leader_writes_and_measures() {
     let (api, clock) = (FakeApi::default(), clock());
-    let source = Scripted::new(&api, |_, _| (SECOND * 60, value(1)));
+    let source = Scripted::new(&api, |_, _| (SECOND * 20, value(1)));
     api.put(a_run("run", &[gate("evals", json!({}))]));
     let (one, first) = claim(None);
     let (two, second) = claim(None);

@@ -1,9 +1,12 @@
-//! Releases on the simulated API server, in virtual time.
+//! Releases: promoted, aborted, held.
 
-mod cluster;
-
-use cluster::Cluster;
+use serde_json::json;
+use voicerollout::api::run::Verdict;
 use voicerollout::api::status::Phase;
+use voicerollout::sources::{Progress, SourceError};
+
+use crate::cluster::script::{Script, good, judged};
+use crate::cluster::{self, Cluster, deployed};
 
 #[tokio::test(start_paused = true)]
 async fn a_release_without_gates_reaches_every_caller() {
@@ -20,25 +23,6 @@ async fn a_release_without_gates_reaches_every_caller() {
         decisions,
         ["FirstDeployment", "FirstDeployed", "ReleaseStarted", "WeightApplied", "WeightApplied", "StepsPassed", "Promoted"]
     );
-}
-
-use cluster::script::{Script, good, judged};
-use serde_json::json;
-use voicerollout::api::run::Verdict;
-use voicerollout::sim::WorldConfig;
-use voicerollout::sim::world::Callers;
-use voicerollout::sources::{Progress, SourceError};
-
-fn busy() -> WorldConfig {
-    WorldConfig { callers: Some(Callers::default()), ..WorldConfig::default() }
-}
-
-/// A cluster with the first version stable.
-async fn deployed(script: &Script) -> Cluster {
-    let cluster = Cluster::start_with(script, busy()).await;
-    cluster.apply(cluster::GATES).await;
-    cluster.wait_phase("agent", Phase::Healthy).await;
-    cluster
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,4 @@
 //! The operator on the simulated API server, for tests in virtual time.
-#![allow(dead_code)] // every test target uses a part of it
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +18,7 @@ use voicerollout::metrics::Metrics;
 use voicerollout::operator::clock::Clock;
 use voicerollout::operator::process::Operator;
 use voicerollout::sim::SimServer;
-use voicerollout::sim::world::{World, WorldConfig};
+use voicerollout::sim::world::{Callers, World, WorldConfig};
 use voicerollout::sources::secrets::SecretReader;
 use voicerollout::sources::{Source, SourceError};
 
@@ -147,6 +146,15 @@ spec:
     - setWeight: 100
 "#;
 
+/// A cluster with callers, where the first version of [`GATES`] is stable.
+pub async fn deployed(script: &Script) -> Cluster {
+    let config = WorldConfig { callers: Some(Callers::default()), ..WorldConfig::default() };
+    let cluster = Cluster::start_with(script, config).await;
+    cluster.apply(GATES).await;
+    cluster.wait_phase("agent", Phase::Healthy).await;
+    cluster
+}
+
 /// Longest virtual time that anything is waited for.
 const PATIENCE: Duration = Duration::from_secs(6 * 3600);
 
@@ -168,6 +176,7 @@ pub struct Cluster {
     pub world: World,
     pub clock: Clock,
     pub client: Client,
+    script: Script,
     stop: watch::Sender<bool>,
     operator: JoinHandle<()>,
 }
@@ -189,7 +198,7 @@ impl Cluster {
         let world = World::start(server.clone(), clock.clone(), config).await;
         let client = server.client_as("tester");
         let (stop, operator) = Self::operator(&server, &clock, sources).await;
-        Self { server, world, clock, client, stop, operator }
+        Self { server, world, clock, client, script: script.clone(), stop, operator }
     }
 
     /// Starts an operator and waits until its caches are filled.
@@ -283,10 +292,11 @@ impl Cluster {
         api.create(&PostParams::default(), &action).await.expect("created").name_any()
     }
 
-    /// Stops the operator and waits for its end.
-    pub async fn stop_operator(&mut self) {
-        self.stop.send_replace(true);
+    /// Ends the operator as a SIGKILL would, and starts another.
+    pub async fn restart_operator(&mut self) {
+        self.operator.abort();
         let _ = (&mut self.operator).await;
+        (self.stop, self.operator) = Self::operator(&self.server, &self.clock, Arc::new(self.script.clone())).await;
     }
 }
 

@@ -1,0 +1,6 @@
+//! The operator on the simulated API server, in virtual time.
+
+mod cluster;
+mod crash;
+mod idle;
+mod release;
