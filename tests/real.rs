@@ -3,7 +3,6 @@
 //!
 //! `tests/stack/components.sh && cargo build --bins --examples && tests/stack/in-netns.sh cargo test --offline --test real`
 
-mod conformance;
 #[path = "stack/mod.rs"]
 mod stack;
 
@@ -19,8 +18,6 @@ mod binomial;
 mod changes;
 #[path = "real/commands.rs"]
 mod commands;
-#[path = "real/conformance.rs"]
-mod same_cases;
 #[path = "real/env.rs"]
 mod env;
 #[path = "real/faults.rs"]
@@ -38,16 +35,25 @@ mod releases;
 #[path = "real/verdicts.rs"]
 mod verdicts;
 
+use std::time::Instant;
+
 use agent::Agent;
 use env::World;
 use stack::Result;
 
 /// Runs a test beside others, with an agent in a namespace of its own whose name begins with `prefix`.
 fn run(prefix: &str, test: impl AsyncFnOnce(Agent) -> Result<()>) {
-    stack::run(async |stack| test(Agent::new(World::get(stack).await?, prefix).await?).await);
+    stack::run(async |stack| timed(prefix, test(Agent::new(World::get(stack).await?, prefix).await?)).await);
 }
 
 /// Like [`run`], for tests that stop what the others need.
 fn run_alone(prefix: &str, test: impl AsyncFnOnce(Agent) -> Result<()>) {
-    stack::run_alone(async |stack| test(Agent::new(World::get(stack).await?, prefix).await?).await);
+    stack::run_alone(async |stack| timed(prefix, test(Agent::new(World::get(stack).await?, prefix).await?)).await);
+}
+
+async fn timed(prefix: &str, test: impl Future<Output = Result<()>>) -> Result<()> {
+    let start = Instant::now();
+    let outcome = test.await;
+    println!("{prefix} took {:.1?}", start.elapsed());
+    outcome
 }

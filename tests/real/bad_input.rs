@@ -56,7 +56,7 @@ fn mistakes_in_a_spec_are_told_with_their_place_and_nothing_moves() {
             (inline(prometheus), vec!["prometheus.query: not a valid PromQL query"]),
             (inline(dry), vec!["spec.steps[2].analysis: no gate has mode enforce"]),
             (json!({"templates": [{"name": "nope"}]}), vec!["spec.steps[2].analysis.templates[0]: there is no ", "nope"]),
-            (json!({"templates": [{"name": "needs"}]}), vec!["the argument `suite` of ", "needs was never given"]),
+            (json!({"templates": [{"name": "needs"}]}), vec!["the argument `suite` of ", "`needs` was never given"]),
             (json!({"require": ["nope"]}), vec!["spec.steps[2].analysis.require[0]: no background gate is called nope"]),
             // Two at once: both are told.
             (

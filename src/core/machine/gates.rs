@@ -1,5 +1,7 @@
 //! What the gates say: summaries for people, aborts, and holds.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
 use super::Machine;
 use crate::api::analysis::Mode;
 use crate::api::run::{Consequence, GateStatus, RunKind, RunPhase, Verdict};
@@ -57,7 +59,7 @@ impl Machine<'_> {
         let mut message = gate.message;
         // Most measurements take an instant: that one is under way is told, and written, only if it lasts.
         if let Some(flight) = &gate.in_flight
-            && !self.due(super::after(&flight.started_at, TOLD_AFTER))
+            && !self.due(super::after(&MicroTime(flight.started_at.0), TOLD_AFTER))
             && let Some(known) = self.s.gates.iter().find(|s| s.name == gate.name && s.kind == kind)
             && (known.verdict, &known.value) == (verdict, &gate.value)
         {
@@ -154,9 +156,7 @@ impl Machine<'_> {
             };
             let settle = self.plan.settle.get(name).copied().unwrap_or_default();
             let fresh = match (gate.last_pass_at.as_ref(), since) {
-                (Some(pass), Some(since)) => {
-                    pass.0 >= super::after(&k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(since), settle)
-                }
+                (Some(pass), Some(since)) => pass.0 >= super::after(&MicroTime(since), settle),
                 _ => false,
             };
             let passed = gate.counts.pass > 0 && (gate.passing || gate.verdict == Some(Verdict::Pass));
