@@ -106,3 +106,26 @@ async fn no_data_and_an_unsure_judge_are_never_a_pass() {
         cluster.wait_phase("agent", Phase::Healthy).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn people_abort_and_retry_and_the_record_names_them() {
+    let script = Script::good();
+    let cluster = deployed(&script).await;
+    let first = cluster.status("agent").await.stable_revision;
+    cluster.set_image("agent", "agent:v2").await;
+    cluster.wait("agent", "at 25 %", |s| s.weights.applied == 25).await;
+    let abort = cluster.act("agent", "abort").await;
+    let aborted = cluster.wait_phase("agent", Phase::Degraded).await;
+    assert_eq!((aborted.weights.applied, aborted.stable_revision.clone()), (0, first.clone()));
+    assert_eq!(aborted.abort.and_then(|a| a.by).as_deref(), Some("ada"));
+    let marked = cluster.action(&abort).await;
+    assert_eq!(marked.state, Some(voicerollout::api::action::ActionState::Applied));
+
+    cluster.act("agent", "retry").await;
+    let done = cluster.wait("agent", "promoted", |s| s.phase == Phase::Healthy && s.stable_revision != first).await;
+    assert_eq!(done.attempt, 2);
+    let refused = cluster.act("agent", "retry").await;
+    let marked = cluster.wait_action(&refused).await;
+    assert_eq!(marked.state, Some(voicerollout::api::action::ActionState::Refused));
+    assert!(marked.message.contains("nothing was aborted"), "{}", marked.message);
+}

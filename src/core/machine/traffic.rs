@@ -57,7 +57,9 @@ impl Machine<'_> {
     /// Notes since when the routes have said what they should, and the canary arm has had its pods.
     pub(super) fn note_traffic(&mut self) {
         let now = MicroTime(self.now());
-        let serves = self.canary_serves(1);
+        // Proxies have to know all the pods that a weight needs, not the first of them.
+        let need = if self.in_release() { self.canary_need() } else { 1 };
+        let serves = self.canary_serves(need);
         if serves != self.s.step.endpoints_since.is_some() {
             self.s.step.endpoints_since = serves.then(|| now.clone());
         }
@@ -161,7 +163,7 @@ impl Machine<'_> {
         }
         if need > 0 && !self.canary_serves(need) {
             let what = self.seen.canary_arm.problem.clone();
-            self.wait(what.unwrap_or_else(|| format!("{} to have {need} ready pods of {canary}", self.seen.canary_arm.name)), true);
+            self.wait(what.unwrap_or_else(|| format!("{} to have the ready pods of {canary} ({need})", self.seen.canary_arm.name)), true);
             return false;
         }
         let Some(since) = self.s.step.endpoints_since.clone() else { return self.plan.replicas == 0 };

@@ -110,7 +110,7 @@ impl World {
         running.filter_map(|r| self.next_measurement.get(&r.name)).min().copied()
     }
 
-    /// MicroTime goes on to `at`; the cluster moves one notch.
+    /// Time goes on to `at`; the cluster moves one notch.
     pub fn advance_to(&mut self, at: Timestamp) {
         self.note_callers();
         self.seen.now = self.seen.now.max(at);

@@ -226,7 +226,9 @@ fn promotions_have_grounds(_: &World, pass: &Pass) -> Check {
             asked(pass, Verb::PromoteFull) && a.decisions.iter().any(|d| d.decision == "PromotedFull" && d.by.is_some())
         }
     };
-    ensure(fine && b.abort.is_none() | (b.canary_revision != a.canary_revision), || format!("I8: {p:?}"))
+    // An aborted one only after a retry.
+    let open = b.abort.is_none() || b.canary_revision != a.canary_revision || asked(pass, Verb::Retry);
+    ensure(fine && open, || format!("I8: {p:?}"))
 }
 
 /// I8, second half.
@@ -308,7 +310,7 @@ fn says_it_again(w: &World, pass: &Pass) -> Check {
     ensure(a == b, || format!("intents differ:\n{a:?}\n{b:?}"))
 }
 
-/// MicroTime alone changes nothing before the time to look again.
+/// Time alone changes nothing before the time to look again.
 fn stays_the_same_until_woken(w: &World, pass: &Pass) -> Check {
     let mut later = pass.seen.clone();
     let end = pass.decision.wake_at.unwrap_or_else(|| later.now + SignedDuration::from_hours(100));

@@ -118,7 +118,9 @@ fn canary_pods_grow_before_the_weight_does() {
         assert!(w.applied() <= 5, "{}", w.describe());
         w.step(w.later(60));
     }
+    let known = w.seen.now;
     w.until_weight(50);
+    assert!(w.seen.now.duration_since(known).as_secs() >= 9, "every proxy has to know the new pods first");
 }
 
 #[test]
