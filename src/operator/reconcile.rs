@@ -76,7 +76,7 @@ impl Error {
 /// See [`Error`]. The status was written before an [`Error::Act`]; the next pass asks for the same again.
 pub async fn reconcile(object: Arc<Guarded<VoiceRollout>>, context: Arc<Context>) -> Result<Action, Error> {
     if !context.leadership.allows(super::write::WRITE_TIMEOUT) {
-        return Ok(Action::await_change());
+        return Ok(context.leadership.later());
     }
     let rollout = match &object.0 {
         Ok(rollout) => rollout,

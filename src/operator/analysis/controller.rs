@@ -98,9 +98,11 @@ pub async fn reconcile(object: Arc<Guarded>, state: Arc<State>) -> Result<Action
         return Ok(Action::await_change());
     }
     if !state.ctx.leadership.allows(WRITE_TIMEOUT) {
-        // Another process measures; keys make sure that nothing is started twice.
-        state.forget(&uid);
-        return Ok(Action::await_change());
+        if !state.ctx.leadership.claimed() {
+            // Another process measures; keys make sure that nothing is started twice.
+            state.forget(&uid);
+        }
+        return Ok(state.ctx.leadership.later());
     }
     let run = state.memo.newest(&uid, cached);
     if run.status.as_ref().is_some_and(|s| s.phase != RunPhase::Running) {
@@ -124,7 +126,7 @@ pub fn on_error(object: Arc<Guarded>, error: &RunError, state: Arc<State>) -> Ac
             Action::await_change()
         }
         // Beginning to lead looks at every run.
-        RunError::Write(WriteError::NotLeader { .. }) => Action::await_change(),
+        RunError::Write(WriteError::NotLeader { .. }) => state.ctx.leadership.later(),
         _ => {
             let wait = state.backoff.failed(&uid);
             tracing::warn!(run = object.name_any(), namespace = object.namespace(), %error, ?wait, "a VoiceAnalysisRun is tried again");
