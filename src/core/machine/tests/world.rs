@@ -82,7 +82,7 @@ fn arm(name: &str) -> ArmSeen {
 
 pub fn route_seen(name: &str, canary: i64) -> RouteSeen {
     let weights = RouteWeights { route: String::new(), index: 0, stable_at: 0, canary_at: 1, stable: 100 - canary, canary };
-    RouteSeen { namespace: "voice".into(), name: name.into(), weights: Ok(vec![weights]) }
+    RouteSeen { namespace: "voice".into(), name: name.into(), weights: Ok(vec![weights]), readable: Vec::new() }
 }
 
 impl World {
