@@ -126,8 +126,21 @@ impl Machine<'_> {
                 self.intents.push(intent);
             }
         }
+        self.take_back_readable();
         if let Some(problem) = self.seen.routes.iter().find_map(|r| r.weights.as_ref().err()) {
             self.wait(problem.clone(), true);
+        }
+    }
+
+    /// A route that cannot be read does not keep the others of its VirtualService on an aborted canary.
+    fn take_back_readable(&mut self) {
+        let seen = self.seen;
+        let loaded = |r: &&RouteSeen| r.weights.is_err() && r.readable.iter().any(|w| w.canary > 0);
+        for route in seen.routes.iter().filter(loaded) {
+            if self.s.weights.desired == 0 && self.abort_is_recorded() && self.may_lower() {
+                let (namespace, name) = (route.namespace.clone(), route.name.clone());
+                self.urgent.push(Intent::SetWeights { namespace, name, canary: 0, direction: Direction::Lower });
+            }
         }
     }
 
@@ -210,10 +223,11 @@ impl Machine<'_> {
 
     /// The canary arm may select another revision once no route has sent it calls for as long as a change takes.
     fn canary_arm_free(&mut self, first: bool) -> bool {
-        if first || self.seen.canary_arm.selects.is_none() {
-            return self.seen.routes.iter().all(|r| r.says(0)) || first;
+        let zero = self.seen.routes.iter().all(|r| r.says(0));
+        if first || (zero && self.seen.canary_arm.selects.is_none()) {
+            return true;
         }
-        let said = self.s.weights.desired == 0 && self.seen.routes.iter().all(|r| r.says(0));
+        let said = self.s.weights.desired == 0 && zero;
         let Some(since) = self.s.step.weight_since.clone().filter(|_| said) else {
             self.wait("the previous canary to be out of traffic", true);
             return false;

@@ -247,6 +247,14 @@ impl Cluster {
         self.rollouts().patch(name, &PatchParams::default(), &Patch::Json::<()>(patch)).await.expect("patched");
     }
 
+    /// Edits a VirtualService as somebody else would.
+    pub async fn patch_route(&self, name: &str, patch: serde_json::Value) {
+        let resource = voicerollout::operator::routes::virtual_service();
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), "voice", &resource);
+        let patch: json_patch::Patch = serde_json::from_value(patch).expect("a patch");
+        api.patch(name, &PatchParams::default(), &Patch::Json::<()>(patch)).await.expect("patched");
+    }
+
     /// Rollouts of the test's namespace.
     pub fn rollouts(&self) -> Api<VoiceRollout> {
         Api::namespaced(self.client.clone(), "voice")

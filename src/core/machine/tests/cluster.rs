@@ -133,6 +133,9 @@ impl World {
             set.exist = self.quota.get(&set.hash).map_or(set.wanted, |most| set.wanted.min(*most));
             set.available = set.available.min(set.ready);
         }
+        if self.endpoints_stall {
+            return (sets, self.seen.stable_arm.clone(), self.seen.canary_arm.clone());
+        }
         let follow = |arm: &ArmSeen| ArmSeen { ready: endpoints(arm, &sets), ..arm.clone() };
         let (stable, canary) = (follow(&self.seen.stable_arm), follow(&self.seen.canary_arm));
         (sets, stable, canary)

@@ -26,6 +26,7 @@ pub enum Event {
     Window(i32),
     OnDeadline(OnDeadline),
     Breaks(u32),
+    EndpointsStall(bool),
     /// Whatever is wrong is put right, but for what providers say.
     Calm,
     PodsDie(u32),
@@ -95,6 +96,7 @@ pub fn event() -> impl Strategy<Value = Event> {
         1 => (0i32..3).prop_map(Event::Window),
         1 => prop::sample::select(vec![OnDeadline::Abort, OnDeadline::Report]).prop_map(Event::OnDeadline),
         1 => (1u32..5).prop_map(Event::Breaks),
+        2 => any::<bool>().prop_map(Event::EndpointsStall),
         6 => Just(Event::Calm),
         1 => (1u32..5).prop_map(Event::PodsDie),
         2 => (0usize..2, 0i64..101).prop_map(|(i, w)| Event::Weights(i, w)),
@@ -173,6 +175,7 @@ impl Story {
     pub fn faults_stop(&mut self) {
         let w = &mut self.world;
         w.broken.clear();
+        w.endpoints_stall = false;
         w.script.clear();
         w.seen.rival = None;
         w.seen.runs.retain(|r| r.spec_hash != "forged");
@@ -209,6 +212,7 @@ impl Story {
             Event::Paused(paused) => w.edit(|s| s.paused = paused),
             Event::Window(n) => w.edit(|s| s.rollback_window = (n > 0).then_some(RollbackWindow { revisions: n })),
             Event::OnDeadline(what) => w.edit(|s| s.on_progress_deadline = what),
+            Event::EndpointsStall(stall) => w.endpoints_stall = stall,
             Event::Breaks(version) => w.broken.push(hash(version)),
             Event::Calm => {
                 let script = self.world.script.clone();

@@ -262,3 +262,15 @@ fn a_release_with_no_replicas_ends_and_never_waits_for_pods_that_cannot_come() {
     until_stable(&mut w, 2);
     assert_eq!(w.decided("Aborted"), 0);
 }
+
+#[test]
+fn weights_stay_at_the_canary_arm_until_stable_holds_exactly_the_new_pods() {
+    let mut w = World::releasing(spec(Some(vec![weight(50)]), None));
+    w.until_weight(100);
+    w.endpoints_stall = true;
+    w.run(400);
+    assert_eq!((w.applied(), w.seen.stable_arm.selects.clone()), (100, Some(hash(2))), "{}", w.describe());
+    assert!(w.status.waiting_for.contains("agent-stable"), "{}", w.status.waiting_for);
+    w.endpoints_stall = false;
+    until_stable(&mut w, 2);
+}
