@@ -34,17 +34,18 @@ impl Table {
             return;
         }
         #[allow(clippy::cast_precision_loss)] // thousands of calls
-        let share = match self.total {
+        let mut share = match self.total {
             0 => "-".to_owned(),
             total => format!("{:5.1} % of {total}", 100.0 * self.canary as f64 / total as f64),
         };
+        if self.last.as_ref().is_some_and(|last| last.2 != now.2) {
+            share += " till now";
+            (self.canary, self.total) = (0, 0);
+        }
         let seconds = self.start.elapsed().as_secs_f64();
         println!("  {seconds:5.1}s  {:<11}  {:>5}  {:>4} %  {share:<22}  {}", now.0, now.1, now.2, now.3);
         for failed in &answers.failed {
             println!("          calls that failed: {failed:?}");
-        }
-        if self.last.as_ref().is_some_and(|last| last.2 != now.2) {
-            (self.canary, self.total) = (0, 0);
         }
         self.last = Some(now);
     }

@@ -79,7 +79,7 @@ fn a_release_with_three_gates_takes_at_most_80_writes() {
 #[test]
 fn new_calls_are_shared_as_the_weight_says() {
     run("shares", async |mut agent| {
-        const CALLS: u32 = 1000;
+        const CALLS: u32 = 2000;
         agent.start(gates::by_hand(&[5, 25, 50])).await?;
         let second = agent.release(&Version::good("v2")).await?;
         for weight in [5, 25, 50] {
