@@ -154,7 +154,8 @@ impl Plan {
 }
 
 fn default_steps(required: &[String], errors: &mut Vec<SpecError>) -> Vec<PlanStep> {
-    if required.is_empty() {
+    // A mistake in the background gates is told already.
+    if required.is_empty() && !errors.iter().any(|e| e.path.starts_with("spec.analysis")) {
         errors.push(SpecError::new(
             "spec.analysis",
             "without spec.steps the weights go 5, 25, 50, 100 and spec.analysis has to pass after each: give it a gate with mode enforce, or write spec.steps",

@@ -80,12 +80,13 @@ fn table_of_conditions() {
 fn messages_name_value_and_condition() {
     let message = |s, f, v| evaluate(s, f, &v).1;
     assert_eq!(message(Some("result <= 800"), None, json!(812.4)), "value 812.4 does not meet result <= 800");
+    assert_eq!(message(Some("result[0] <= 800"), None, json!([812.4])), "value 812.4 does not meet result[0] <= 800");
     assert_eq!(message(Some("result >= 0.92"), None, json!(0.95)), "value 0.95 meets result >= 0.92");
     assert_eq!(message(None, Some("result > 5"), json!(7)), "value 7 meets the failure condition result > 5");
     assert_eq!(message(Some("result <= 800"), None, json!("NaN")), "value NaN does not decide result <= 800: the value is NaN");
     assert_eq!(
-        message(Some("result[1] <= 800"), None, json!([1])),
-        "`result[1] <= 800` cannot be applied to [1]: there is no value with this index"
+        message(Some("result[2] <= 800"), None, json!([1, 2])),
+        "`result[2] <= 800` cannot be applied to [1, 2]: there is no value with this index"
     );
 }
 
