@@ -73,8 +73,8 @@ soak:
 	PROPTEST_CASES=$(CASES) $(CARGO) test --locked --release $(FAST:%=--test %) -- --include-ignored
 
 bench: components
-	$(CARGO) build --locked --release --bins
-	@$(NETNS) $(CARGO) test --locked --offline --release --test real -- --ignored --nocapture --test-threads=1 bench
+	$(CARGO) build --locked --release --bins --examples
+	@$(NETNS) target/release/examples/stack-bench
 
 crds:
 	$(CARGO) run --locked --quiet -- crd --dir crds

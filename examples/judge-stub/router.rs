@@ -73,6 +73,7 @@ struct Inner {
     requests: BTreeMap<String, u64>,
     keys_seen: BTreeMap<String, u64>,
     last: Value,
+    last_by_model: BTreeMap<String, Value>,
 }
 
 /// The stub's state, shared with whoever steers it.
@@ -90,6 +91,7 @@ impl Stub {
             requests: BTreeMap::new(),
             keys_seen: BTreeMap::new(),
             last: Value::Null,
+            last_by_model: BTreeMap::new(),
         })))
     }
 
@@ -119,6 +121,7 @@ impl Stub {
             "idempotencyKeys": inner.keys_seen,
             "behaviour": format!("{:?}", inner.behaviour),
             "last": inner.last,
+            "lastByModel": inner.last_by_model,
         })
     }
 
@@ -130,6 +133,7 @@ impl Stub {
             *inner.keys_seen.entry(key.to_owned()).or_default() += 1;
         }
         inner.last = body.clone();
+        inner.last_by_model.insert(model.clone(), body.clone());
         (inner.by_model.get(&model).copied().unwrap_or(inner.behaviour), inner.delay)
     }
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use kube::Api;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -347,9 +347,4 @@ pub fn described(status: &VoiceRolloutStatus) -> String {
         status.message,
         status.revisions.iter().map(|r| format!("{} {:?} {}/{}", r.hash, r.role, r.ready, r.replicas)).collect::<Vec<_>>(),
     )
-}
-
-/// The name of whatever it is; for messages.
-pub fn names<K: kube::Resource>(objects: &[K]) -> Vec<String> {
-    objects.iter().map(ResourceExt::name_any).collect()
 }

@@ -7,7 +7,6 @@ use voicerollout::api::status::{Phase, VoiceRolloutStatus};
 
 use crate::agent::{Agent, Version};
 use crate::people::command;
-use crate::stack::Result;
 use crate::{gates, run};
 
 /// What the condition `InvalidSpec` says.

@@ -91,8 +91,16 @@ impl World {
 
     /// How often the judge was asked as one model.
     pub async fn judge_requests(&self, model: &str) -> Result<u64> {
-        let seen: Value = reqwest::get(format!("{}/control", self.judge)).await?.json().await?;
-        Ok(seen["requestsByModel"][model].as_u64().unwrap_or(0))
+        Ok(self.judge_seen().await?["requestsByModel"][model].as_u64().unwrap_or(0))
+    }
+
+    /// The newest request to the judge as one model.
+    pub async fn judge_question(&self, model: &str) -> Result<String> {
+        Ok(self.judge_seen().await?["lastByModel"][model].to_string())
+    }
+
+    async fn judge_seen(&self) -> Result<Value> {
+        Ok(reqwest::get(format!("{}/control", self.judge)).await?.json().await?)
     }
 
     /// The operator's pods that are there.

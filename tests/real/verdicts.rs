@@ -72,6 +72,29 @@ fn a_judge_that_says_fail_aborts_a_release() {
     });
 }
 
+/// The judge sees values and logs of both versions, and of the logs no e-mail address and no number to call.
+#[test]
+fn a_judge_is_shown_both_versions_and_no_personal_data() {
+    run("judge-logs", async |mut agent| {
+        let mut gate = gates::judge(&agent);
+        gate["judge"]["evidence"]["logs"] = json!({"container": "agent", "tailLines": 50});
+        agent.gates(&[gate]).await?;
+        let first = agent.start(gates::gated(&[25])).await?.stable_revision.unwrap();
+        let _traffic = agent.calls(20);
+        let talkative = Version::good("v2").with("AGENT_LOG_LINE", "could not book for jane.doe@example.com, +1 415 555 0100");
+        let second = agent.release(&talkative).await?;
+        agent.promoted(&second).await?;
+        let question = agent.world.judge_question(&agent.model()).await?;
+        for words in [first.as_str(), &second, "p95 first token", "could not book for [email]"] {
+            assert!(question.contains(words), "{words:?} is not in {question}");
+        }
+        for words in ["jane.doe", "555 0100", crate::env::JUDGE_KEY] {
+            assert!(!question.contains(words), "{words:?} is in {question}");
+        }
+        Ok(())
+    });
+}
+
 /// A judge that does not answer as asked holds the release where it is; once it says PASS the release goes on.
 fn a_judge_that_fails_holds(prefix: &str, behaviour: &str, words: &str) {
     run(prefix, async |mut agent| {
