@@ -63,18 +63,22 @@ impl Fleet {
         wait_for(format!("{} agents to be {what}", self.names.len()), PATIENCE, || async {
             tokio::time::sleep(Duration::from_millis(500)).await; // a list of all is work for the API server
             let all = api.list(&ListParams::default()).await?.items;
+            if let Some(wrong) = all.iter().find(|r| r.status.as_ref().is_some_and(|s| s.phase == Phase::Invalid)) {
+                return Ok(Seen::Yes(Err(Error::other(format!("{}: {:?}", wrong.name_any(), wrong.status)))));
+            }
             let open: Vec<&VoiceRollout> = all.iter().filter(|r| !r.status.as_ref().is_some_and(&done)).collect();
             Ok(match open.first() {
-                None => Seen::Yes(()),
+                None => Seen::Yes(Ok(())),
                 Some(one) => Seen::NotYet(format!("{} are not, such as {}: {:?}", open.len(), one.name_any(), one.status)),
             })
         })
-        .await
+        .await?
     }
 
-    /// Waits until every agent's version is the stable one and the operator has nothing left to do for them.
+    /// Waits until every agent's newest version is the stable one, with the pods of the older one gone.
     pub async fn wait_healthy(&self) -> Result<()> {
-        self.wait("Healthy", |s| s.phase == Phase::Healthy).await
+        let alone = |s: &VoiceRolloutStatus| s.revisions.iter().all(|r| r.replicas == 0 || Some(&r.hash) == s.stable_revision.as_ref());
+        self.wait("Healthy", |s| s.phase == Phase::Healthy && alone(s)).await
     }
 
     fn api(&self) -> Api<VoiceRollout> {
@@ -126,7 +130,8 @@ impl Weights {
 fn manifests(namespace: &str, name: &str, release: Value) -> Vec<Value> {
     let meta = |name: &str| json!({"name": name, "namespace": namespace});
     let service = |suffix: &str| {
-        let spec = json!({"selector": {"app": name}, "ports": [{"name": "http", "port": 8080, "targetPort": "http"}]});
+        // Without an address: those of a test cluster do not suffice for many.
+        let spec = json!({"clusterIP": "None", "selector": {"app": name}, "ports": [{"name": "http", "port": 8080, "targetPort": "http"}]});
         json!({"apiVersion": "v1", "kind": "Service", "metadata": meta(&format!("{name}-{suffix}")), "spec": spec})
     };
     let to =

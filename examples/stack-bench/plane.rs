@@ -66,7 +66,7 @@ impl Plane {
         let client = cluster.client().await?;
         futures::future::try_join(Istio::install_crds(&paths, &client), own_crds(&client)).await?;
         cluster.start_controllers().await?;
-        tokio::spawn(node::run(client.clone()));
+        node::start(client.clone()).await?;
         let gates = Gates::start().await?;
         let plane = Self { client, gates, audit_log: cluster.audit_log.clone(), program, paths, cluster, dir };
         plane.apply(&account()).await?;

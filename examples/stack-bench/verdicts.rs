@@ -78,19 +78,11 @@ fn print(title: &str, latencies: Latencies) {
 
 /// A canary that stands at 5 % behind an eval suite that takes its time and a value that is read every 10 s.
 fn release(plane: &Plane, i: usize) -> Value {
-    let gate = |name: &str, url: String, more: Value| {
-        let mut threshold =
-            json!({"successCondition": "result >= 0.92", "provider": {"web": {"url": url, "jsonPath": "{$.value}", "timeout": "30m"}}});
-        if let (Value::Object(threshold), Value::Object(more)) = (&mut threshold, more) {
-            threshold.extend(more);
-        }
-        json!({"name": name, "threshold": threshold})
+    let gate = |name: &str, path: String| {
+        let web = json!({"url": format!("{}/{path}", plane.gates.url(i)), "jsonPath": "{$.value}", "timeout": "30m"});
+        json!({"name": name, "threshold": {"interval": "10s", "successCondition": "result >= 0.92", "provider": {"web": web}}})
     };
-    let url = plane.gates.url(i);
-    let gates = [
-        gate("eval-pass-rate", format!("{url}/hold/agent-{i}"), json!({})),
-        gate("task-success", format!("{url}/pass"), json!({"interval": "10s"})),
-    ];
+    let gates = [gate("eval-pass-rate", format!("hold/agent-{i}")), gate("task-success", "pass".into())];
     json!({"steps": [{"setWeight": 5}, {"pause": {}}], "analysis": {"gates": gates}})
 }
 
