@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::core::params::VersionMatch;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::reflector::{self, ObjectRef, reflector};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -141,7 +142,7 @@ async fn an_expired_watch_answers_410() {
     server.compact();
     let mut events = config_maps(&client).watch(&Default::default(), "2").await.unwrap().boxed();
     match events.next().await {
-        Some(Ok(kube::api::WatchEvent::Error(status))) => assert_eq!((status.code, status.reason.as_str()), (410, "Expired")),
+        Some(Ok(WatchEvent::Error(status))) => assert_eq!((status.code, status.reason.as_str()), (410, "Expired")),
         other => panic!("{other:?}"),
     }
     assert!(events.next().await.is_none());
@@ -197,4 +198,40 @@ async fn faults_do_what_they_say() {
     assert_eq!(server.count("operator", Verb::Create), 7);
     assert_eq!(server.count_writes("operator"), 7);
     assert_eq!(creates[0].summary(), "create configmaps");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_newer_than_the_newest_version_times_out() {
+    let api = config_maps(&server().client());
+    let params = ListParams::default().at("999999999999").matching(VersionMatch::NotOlderThan);
+    match api.list(&params).await {
+        Err(kube::Error::Api(status)) => assert_eq!((status.code, status.reason.as_str()), (504, "Timeout")),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quiet_watch_gets_a_bookmark_a_minute_and_then_ends() {
+    let server = server();
+    let api = config_maps(&server.client());
+    let version = server.version().to_string();
+    server.seed(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "elsewhere"}})).unwrap();
+    let events: Vec<_> = api.watch(&WatchParams::default().timeout(290), &version).await.unwrap().collect().await;
+    let newest = server.version().to_string();
+    assert_eq!(events.len(), 4);
+    for event in events {
+        let Ok(WatchEvent::Bookmark(mark)) = event else { panic!("{event:?}") };
+        assert_eq!(mark.metadata.resource_version, newest);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_is_not_served_is_not_found() {
+    let server = server();
+    let unknown = ApiResource::from_gvk(&GroupVersionKind::gvk("example.com", "v1", "Thing"));
+    let things: Api<DynamicObject> = Api::namespaced_with(server.client(), "default", &unknown);
+    match things.list(&ListParams::default()).await {
+        Err(kube::Error::Api(status)) => assert_eq!(status.code, 404),
+        other => panic!("{other:?}"),
+    }
 }

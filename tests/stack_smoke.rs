@@ -1,5 +1,6 @@
 //! The test stack's own tests. Run inside `tests/stack/in-netns.sh`, after `tests/stack/components.sh`.
 
+mod conformance;
 #[path = "stack/mod.rs"]
 mod stack;
 
@@ -36,6 +37,19 @@ fn a_pod_acts_as_its_service_account() {
 #[test]
 fn parts_restart_under_running_pods() {
     stack::run_alone(stack::smoke::restarts);
+}
+
+/// The operator does not run here: nobody else writes to the cases' objects, and no admission policy is installed.
+#[test]
+fn the_real_api_server_passes_every_case_that_the_simulated_one_is_held_to() {
+    stack::run(async |stack| {
+        let ns = stack.namespace("conformance").await?;
+        let results = conformance::run_all(stack.client(), &ns.name).await;
+        let failed: Vec<String> =
+            results.iter().filter_map(|(name, outcome)| Some(format!("{name}: {}", outcome.as_ref().err()?))).collect();
+        assert!(failed.is_empty(), "{} of {} cases failed:\n{}", failed.len(), results.len(), failed.join("\n"));
+        Ok(())
+    });
 }
 
 /// Not a test: the program that the pods of the tests above run.

@@ -137,7 +137,7 @@ pub struct StepState {
     /// Since when the canary has had traffic in this attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic_since: Option<MicroTime>,
-    /// Since when the canary Service (or subset) has had ready endpoints of the canary revision, and no others.
+    /// Since when the canary Service (or subset) has had the ready endpoints that the step needs, and no others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints_since: Option<MicroTime>,
     /// Gates that a person overrode in this step, by `promote`.

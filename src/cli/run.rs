@@ -37,6 +37,9 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
         renew: args.lease_renew_period,
         ..LeaseConfig::new(&args.namespace, &args.lease_name, &identity)
     };
+    if let Some(message) = lease.problem() {
+        return Err(CliError::Connect { what: "--lease-duration, --lease-renew-period".into(), message });
+    }
     let secrets = Arc::new(KubeSecrets::new(client.clone()));
     let logs = Arc::new(KubeLogs::new(client.clone()));
     let settings = SourcesConfig {

@@ -38,7 +38,7 @@ pub struct Observations {
     pub actions: Vec<ActionSeen>,
     /// Gate templates that the spec names and that exist.
     pub templates: BTreeMap<(String, bool), TemplateContent>,
-    /// Another rollout manages one of the routes or Services, and was there first: its name.
+    /// Another rollout manages one of the routes or Services, and was there first: which, in one sentence.
     pub rival: Option<String>,
 }
 
@@ -55,7 +55,7 @@ impl Observations {
 
     /// The highest canary weight that a readable managed route has, in percent.
     pub fn applied_weight(&self) -> i32 {
-        let weights = self.routes.iter().filter_map(|r| r.weights.as_ref().ok()).flatten();
+        let weights = self.routes.iter().flat_map(|r| r.weights.as_ref().unwrap_or(&r.readable));
         weights.map(|w| i32::try_from(w.canary).unwrap_or(100)).max().unwrap_or(0)
     }
 }
@@ -116,8 +116,11 @@ pub struct RouteSeen {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// The weights of its managed routes, or why they cannot be read.
+    /// The weights of its managed routes, or why they cannot all be read.
     pub weights: Result<Vec<RouteWeights>, String>,
+    /// Managed routes that can be read although others of the VirtualService cannot: an abort takes them back all the
+    /// same.
+    pub readable: Vec<RouteWeights>,
 }
 
 impl RouteSeen {

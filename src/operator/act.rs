@@ -30,6 +30,9 @@ pub enum ActError {
     /// A route or subset could not be written.
     #[error(transparent)]
     Route(#[from] RouteWriteError),
+    /// The decision rests on an older rollout than the API server has.
+    #[error("{0} is newer than what was decided on")]
+    Stale(String),
     /// Something the intent needs is not there any more, or belongs to another.
     #[error("{0}")]
     Gone(String),
@@ -41,6 +44,7 @@ impl ActError {
         match self {
             Self::Write(e) => e.is_conflict(),
             Self::Route(e) => e.is_conflict(),
+            Self::Stale(_) => true,
             Self::Gone(_) => false,
         }
     }
@@ -146,7 +150,7 @@ impl Hands<'_> {
         if newest.resource_version() == self.rollout.resource_version() {
             return Ok(());
         }
-        Err(ActError::Gone(format!("VoiceRollout {namespace}/{name} is newer than what was decided on")))
+        Err(ActError::Stale(format!("VoiceRollout {namespace}/{name}")))
     }
 
     async fn set_weights(&self, namespace: &str, name: &str, canary: i32, direction: Direction) -> Result<(), ActError> {

@@ -177,16 +177,27 @@ pub fn route_namespace<'a>(namespace: &'a str, reference: &'a VirtualServiceRef)
 
 fn route_seen(stores: &Stores, namespace: &str, istio: &IstioTraffic, reference: &VirtualServiceRef) -> RouteSeen {
     let home = route_namespace(namespace, reference);
-    RouteSeen { namespace: home.into(), name: reference.name.clone(), weights: read_weights(stores, namespace, home, istio, reference) }
+    let seen = |weights, readable| RouteSeen { namespace: home.into(), name: reference.name.clone(), weights, readable };
+    match writable_route(stores, namespace, home, istio, reference) {
+        Err(problem) => seen(Err(problem), Vec::new()),
+        Ok((object, split)) => match read_weights(&object, home, reference, &split) {
+            Ok(weights) => seen(Ok(weights), Vec::new()),
+            Err(problem) => {
+                let one = |name: &String| route::read(&object, std::slice::from_ref(name), &split).unwrap_or_default();
+                seen(Err(problem), reference.routes.iter().flat_map(one).collect())
+            }
+        },
+    }
 }
 
-fn read_weights(
+/// The VirtualService, if this rollout may write it, and how its destinations are told apart.
+fn writable_route(
     stores: &Stores,
     namespace: &str,
     home: &str,
     istio: &IstioTraffic,
     reference: &VirtualServiceRef,
-) -> Result<Vec<route::RouteWeights>, String> {
+) -> Result<(Value, Split), String> {
     let name = &reference.name;
     let Some(object) = stores.virtual_services.get(home, name) else {
         return Err(format!("VirtualService {home}/{name} does not exist: create it, with the stable and the canary destination"));
@@ -197,9 +208,19 @@ fn read_weights(
             crate::api::common::ALLOW_FROM_ANNOTATION
         ));
     }
-    let split = split(stores, namespace, istio)?;
     let value = serde_json::to_value(&*object).map_err(|e| format!("VirtualService {home}/{name}: {e}"))?;
-    route::read(&value, &reference.routes, &split).map_err(|e| e.to_string())
+    Ok((value, split(stores, namespace, istio)?))
+}
+
+/// The weights, unless calls for a destination would reach no Service.
+fn read_weights(object: &Value, home: &str, reference: &VirtualServiceRef, split: &Split) -> Result<Vec<route::RouteWeights>, String> {
+    let weights = route::read(object, &reference.routes, split).map_err(|e| e.to_string())?;
+    match route::half_qualified(object, &weights).first() {
+        Some((written, full)) if matches!(split, Split::Hosts { .. }) => {
+            Err(format!("VirtualService {home}/{}: Istio takes host {written} as it is and finds no Service: write {full}", reference.name))
+        }
+        _ => Ok(weights),
+    }
 }
 
 fn runs(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Vec<RunSeen> {

@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use kube::runtime::controller::Action;
 use tokio::sync::watch;
 use tokio::time::Instant;
+
+/// Time after which a leader whose renewal is late looks again.
+const LATE_RENEWAL: Duration = Duration::from_millis(200);
 
 /// A claim on the Lease, as the writers see it.
 #[derive(Clone, Debug)]
@@ -27,6 +31,17 @@ impl Leadership {
     /// Whether the claim outlives a write that may take `timeout`.
     pub fn allows(&self, timeout: Duration) -> bool {
         self.until.borrow().is_some_and(|until| until > Instant::now() + timeout)
+    }
+
+    /// Whether this process leads, though its renewal may be late.
+    pub fn claimed(&self) -> bool {
+        self.until.borrow().is_some()
+    }
+
+    /// What a pass that may not write has to ask for. A standby waits: becoming the leader wakes every object. A leader
+    /// whose renewal is late looks again soon, or what it saw would be lost.
+    pub fn later(&self) -> Action {
+        if self.claimed() { Action::requeue(LATE_RENEWAL) } else { Action::await_change() }
     }
 
     /// The claim, for a task that waits for its changes.

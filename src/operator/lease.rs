@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::clock::Clock;
 use super::leadership::Leadership;
+use super::write::WRITE_TIMEOUT;
 
 mod record;
 #[cfg(test)]
@@ -54,6 +55,17 @@ impl LeaseConfig {
             duration: Duration::from_secs(15),
             renew: Duration::from_secs(5),
         }
+    }
+
+    /// Why these times cannot work: the claim has to outlive the time between renewals, and a write after that.
+    pub fn problem(&self) -> Option<String> {
+        let least = self.renew + self.timeout() + WRITE_TIMEOUT;
+        (self.claim() <= least).then(|| {
+            format!(
+                "a Lease of {:?} that is renewed every {:?} leaves no time for a write, which may take {WRITE_TIMEOUT:?}: make it longer, or renew it more often",
+                self.duration, self.renew
+            )
+        })
     }
 
     /// How long a claim lasts: less than others wait, because clocks do not all run at the same speed.

@@ -79,6 +79,7 @@ impl Operator {
             sources: self.sources,
             secrets: self.secrets,
             operator_namespace: self.own_namespace,
+            metrics: self.metrics,
         });
         let scopes = if self.namespaces.is_empty() { vec![None] } else { self.namespaces.into_iter().map(Some).collect() };
         let runs = scopes.into_iter().map(|n| analysis::run(context.clone(), n, stopped(stop.clone())));

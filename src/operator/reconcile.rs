@@ -56,8 +56,13 @@ pub enum Error {
     #[error("{0}")]
     Persist(#[from] WriteError),
     /// An intent could not be carried out.
-    #[error("{0}")]
-    Act(#[from] ActError),
+    #[error("{source}")]
+    Act {
+        /// Why.
+        source: ActError,
+        /// When the decision asked to be woken; a wait after a failure is no longer than that.
+        wake: Option<Duration>,
+    },
 }
 
 impl Error {
@@ -65,7 +70,7 @@ impl Error {
     pub fn is_conflict(&self) -> bool {
         match self {
             Self::Persist(e) => e.is_conflict() || e.is_not_found(),
-            Self::Act(e) => e.is_conflict(),
+            Self::Act { source, .. } => source.is_conflict(),
         }
     }
 }
@@ -76,7 +81,7 @@ impl Error {
 /// See [`Error`]. The status was written before an [`Error::Act`]; the next pass asks for the same again.
 pub async fn reconcile(object: Arc<Guarded<VoiceRollout>>, context: Arc<Context>) -> Result<Action, Error> {
     if !context.leadership.allows(super::write::WRITE_TIMEOUT) {
-        return Ok(Action::await_change());
+        return Ok(context.leadership.later());
     }
     let rollout = match &object.0 {
         Ok(rollout) => rollout,
@@ -99,10 +104,9 @@ pub async fn reconcile(object: Arc<Guarded<VoiceRollout>>, context: Arc<Context>
     } else {
         context.metrics.rollouts.observe(rollout);
     }
-    urgent?;
-    acted?;
+    urgent.and(acted).map_err(|source| Error::Act { source, wake: context.wake(&decision) })?;
     context.backoff.reset(&rollout.uid().unwrap_or_default());
-    Ok(context.next(&decision))
+    Ok(context.wake(&decision).map_or_else(Action::await_change, Action::requeue))
 }
 
 /// What to do after a failed pass.
@@ -111,6 +115,7 @@ pub fn on_error(object: Arc<Guarded<VoiceRollout>>, error: &Error, context: Arc<
         return Action::requeue(CONFLICT_WAIT);
     }
     let wait = context.backoff.failed(&object.uid().unwrap_or_default());
+    let wait = if let Error::Act { wake: Some(wake), .. } = error { wait.min(*wake) } else { wait };
     tracing::warn!(rollout = %object.name_any(), namespace = object.namespace().unwrap_or_default(), %error, wait_ms = wait.as_millis() as u64, "pass failed; it is repeated");
     Action::requeue(wait)
 }
@@ -195,12 +200,10 @@ impl Context {
         self.metrics.rollouts.forget(&rollout.namespace().unwrap_or_default(), &rollout.name_any());
     }
 
-    fn next(&self, decision: &Decision) -> Action {
-        match decision.wake_at {
-            // A little late rather than a little early: an early pass would decide nothing.
-            Some(at) => Action::requeue(self.clock.until(at) + Duration::from_millis(5)),
-            None => Action::await_change(),
-        }
+    /// Time until the decision asks to be looked at again. A little late rather than a little early: an early pass would
+    /// decide nothing.
+    fn wake(&self, decision: &Decision) -> Option<Duration> {
+        decision.wake_at.map(|at| self.clock.until(at) + Duration::from_millis(5))
     }
 }
 

@@ -25,6 +25,10 @@ pub fn default(kind: &str, object: &mut Value) {
         }
         "Service" => default_service(&mut object["spec"]),
         "Secret" => default_secret(object),
+        "Namespace" => {
+            object["metadata"]["labels"]["kubernetes.io/metadata.name"] = object["metadata"]["name"].clone();
+            object["spec"] = json!({"finalizers": ["kubernetes"]});
+        }
         "EndpointSlice" => {
             for port in object.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
                 if let Some(port) = port.as_object_mut() {
@@ -82,6 +86,11 @@ fn default_container(container: &mut Value) {
             set(port, "protocol", json!("TCP"));
         }
     }
+    for variable in container.get_mut("env").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(reference) = variable.pointer_mut("/valueFrom/fieldRef").and_then(Value::as_object_mut) {
+            set(reference, "apiVersion", json!("v1"));
+        }
+    }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(probe) = container.get_mut(probe).and_then(Value::as_object_mut) {
             for (name, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
@@ -125,6 +134,9 @@ pub fn validate(kind: &str, old: Option<&Value>, new: &Value) -> Vec<Cause> {
     match kind {
         "ReplicaSet" => validate_replica_set(old, new),
         "Pod" => validate_pod(old, new),
+        "Service" if new.pointer("/spec/ports/0").is_none() && new.pointer("/spec/clusterIP") != Some(&json!("None")) => {
+            vec![Cause::required("spec.ports")]
+        }
         _ => Vec::new(),
     }
 }
@@ -143,8 +155,8 @@ fn validate_replica_set(old: Option<&Value>, new: &Value) -> Vec<Cause> {
     if old.is_some_and(|old| old.pointer("/spec/selector") != selector) {
         causes.push(Cause::invalid("spec.selector", "Invalid value: field is immutable"));
     }
-    if new.pointer("/spec/replicas").and_then(Value::as_i64).is_some_and(|n| n < 0) {
-        causes.push(Cause::invalid("spec.replicas", "Invalid value: must be greater than or equal to 0"));
+    if let Some(replicas) = new.pointer("/spec/replicas").and_then(Value::as_i64).filter(|n| *n < 0) {
+        causes.push(Cause::invalid("spec.replicas", format!("Invalid value: {replicas}: must be greater than or equal to 0")));
     }
     causes.extend(validate_containers(new.pointer("/spec/template/spec/containers"), "spec.template.spec.containers"));
     causes

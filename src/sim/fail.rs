@@ -114,12 +114,29 @@ pub fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> Box<Statu
     answer
 }
 
-/// 422 for a JSON patch whose operation failed: a `test` that does not hold, a path that is not there.
-pub fn patch_failed(why: &str) -> Box<Status> {
-    let mut answer = status(422, "Invalid", "the server rejected our request due to an error in our request");
-    let cause = StatusCause { reason: "UnexpectedServerResponse".into(), message: why.into(), field: String::new() };
+/// 422 for a JSON patch whose operation failed: a `test` that does not hold, a path that is not there. The real server
+/// does not say which one.
+pub fn patch_failed() -> Box<Status> {
+    status(422, "Invalid", "the server rejected our request due to an error in our request")
+}
+
+/// 422 for a patch whose result cannot be decoded.
+pub fn undecodable_patch(result: &str, why: &str) -> Box<Status> {
+    let message = format!("Invalid value: {result:?}: {why}");
+    let mut answer = status(422, "Invalid", format!(" \"\" is invalid: patch: {message}"));
+    let cause = StatusCause { reason: "FieldValueInvalid".into(), message, field: "patch".into() };
     answer.details = Some(StatusDetails { causes: vec![cause], ..no_details() });
     answer
+}
+
+/// 500 as the storage layer gives it, without a reason.
+pub fn internal(message: &str) -> Box<Status> {
+    status(500, "", message)
+}
+
+/// 404 for a group that is not served; not a `Status` on the wire.
+pub fn no_such_group() -> Box<Status> {
+    status(404, "", "404 page not found")
 }
 
 /// 400.

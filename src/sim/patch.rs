@@ -1,6 +1,6 @@
 //! JSON patch, merge patch and strategic merge patch.
 
-use json_patch::{PatchErrorKind, PatchOperation};
+use json_patch::{AddOperation, PatchOperation};
 use serde_json::Value;
 
 use super::fail::{self, Answer};
@@ -35,35 +35,33 @@ impl PatchKind {
 /// Applies a JSON patch.
 ///
 /// # Errors
-/// 400 for one that does not parse, 422 for an operation that fails.
+/// 400 for something that is no list, 422 for an operation that is unknown or fails.
 pub fn json(document: &mut Value, body: &[u8]) -> Answer<()> {
-    let patch: Vec<PatchOperation> = serde_json::from_slice(body).map_err(|e| fail::bad_request(format!("error decoding patch: {e}")))?;
+    let list: Vec<Value> = serde_json::from_slice(body).map_err(|e| fail::bad_request(format!("error decoding patch: {e}")))?;
+    let patch: Result<Vec<PatchOperation>, _> = list.into_iter().map(serde_json::from_value).collect();
+    let patch = patch.map_err(|_| fail::patch_failed())?;
     for operation in patch {
         let path = operation.path().to_string();
+        let operation = match operation {
+            // Kubernetes' library sets a missing field of an object that is there.
+            PatchOperation::Replace(r) if document.pointer(&path).is_none() && parent_is_object(document, &path) => {
+                PatchOperation::Add(AddOperation { path: r.path, value: r.value })
+            }
+            other => other,
+        };
         // Kubernetes takes a test for null as a test that the field is absent.
         let absent_test = matches!(&operation, PatchOperation::Test(t) if t.value.is_null());
         if absent_test && document.pointer(&path).is_none_or(Value::is_null) {
             continue;
         }
-        json_patch::patch(document, std::slice::from_ref(&operation)).map_err(|e| {
-            fail::patch_failed(&match e.kind {
-                PatchErrorKind::TestFailed => format!("testing value {path} failed"),
-                _ => format!("{} operation does not apply: {e}", operation_name(&operation)),
-            })
-        })?;
+        json_patch::patch(document, std::slice::from_ref(&operation)).map_err(|_| fail::patch_failed())?;
     }
     Ok(())
 }
 
-fn operation_name(operation: &PatchOperation) -> &'static str {
-    match operation {
-        PatchOperation::Add(_) => "add",
-        PatchOperation::Remove(_) => "remove",
-        PatchOperation::Replace(_) => "replace",
-        PatchOperation::Move(_) => "move",
-        PatchOperation::Copy(_) => "copy",
-        PatchOperation::Test(_) => "test",
-    }
+fn parent_is_object(document: &Value, path: &str) -> bool {
+    let parent = path.rsplit_once('/').map(|(parent, _)| parent);
+    parent.and_then(|parent| document.pointer(parent)).is_some_and(Value::is_object)
 }
 
 /// Applies a merge patch.

@@ -175,11 +175,17 @@ pub fn scale_of(resource: &Resource, paths: &ScalePaths, object: &Value) -> Valu
         }
     }
     debug_assert!(resource.scale.is_some());
-    json!({
+    let mut scale = json!({
         "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": meta,
         "spec": {"replicas": number(&paths.spec_replicas)},
         "status": {"replicas": number(&paths.status_replicas), "selector": selector}
-    })
+    });
+    if selector.is_empty()
+        && let Some(status) = scale["status"].as_object_mut()
+    {
+        status.remove("selector");
+    }
+    scale
 }
 
 fn full_name(object: &Value) -> (String, String) {

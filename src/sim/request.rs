@@ -62,6 +62,9 @@ impl Request {
             [plural, name, subresource] => (*plural, *name, *subresource),
             _ => return Err(fail::no_such_path()),
         };
+        if !state.resources.iter().any(|r| r.group == group && r.version == version) {
+            return Err(fail::no_such_group());
+        }
         let resource = state.resource(group, plural).filter(|r| r.version == version).ok_or_else(fail::no_such_path)?;
         let query: HashMap<String, String> =
             url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
@@ -171,7 +174,7 @@ fn verb_of(method: &Method, name: &str, query: &HashMap<String, String>) -> Answ
         (&Method::GET, true) if watch => Verb::Watch,
         (&Method::GET, true) => Verb::List,
         (&Method::GET, false) => Verb::Get,
-        (&Method::POST, _) => Verb::Create,
+        (&Method::POST, true) => Verb::Create,
         (&Method::PUT, false) => Verb::Update,
         (&Method::PATCH, false) => Verb::Patch,
         (&Method::DELETE, false) => Verb::Delete,

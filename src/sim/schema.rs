@@ -68,15 +68,9 @@ impl Schema {
         }
         match Validator::new().validate_compiled(&self.rules, object, old) {
             Ok(()) => Vec::new(),
-            Err(errors) => errors
-                .into_vec()
-                .into_iter()
-                .map(|e| {
-                    let pointer = format!("/{}", e.field_path.replace(['.', '['], "/").replace(']', ""));
-                    let kind = object.pointer(&pointer).map_or("object", type_name);
-                    Cause::invalid(e.field_path, format!("Invalid value: \"{kind}\": {}", e.message))
-                })
-                .collect(),
+            Err(errors) => {
+                errors.into_vec().into_iter().map(|e| Cause::invalid(e.field_path, format!("Invalid value: {}", e.message))).collect()
+            }
         }
     }
 }

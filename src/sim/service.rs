@@ -169,8 +169,10 @@ fn answer(server: &SimServer, state: &mut State, request: &Request) -> Answer<Re
             Ok(object(StatusCode::CREATED, &shown(&created)))
         }
         Verb::Update => {
+            let existed = state.get(resource, namespace, name).is_ok();
             let updated = state.replace(resource, namespace, name, json_body(&request.body)?, &request.write()?)?;
-            Ok(object(StatusCode::OK, &shown(&updated)))
+            let code = if existed { StatusCode::OK } else { StatusCode::CREATED };
+            Ok(object(code, &shown(&updated)))
         }
         Verb::Patch => {
             let existed = state.get(resource, namespace, name).is_ok();
@@ -285,6 +287,9 @@ pub fn metadata_only(object: &Value) -> Value {
 }
 
 fn failure(status: &kube::core::Status) -> Response<AnswerBody> {
+    if status.code == 404 && status.reason.is_empty() {
+        return respond(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", Bytes::from(format!("{}\n", status.message)));
+    }
     let mut value = serde_json::to_value(status).unwrap_or_default();
     value["kind"] = json!("Status");
     value["apiVersion"] = json!("v1");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::operator::clock::Clock;
 
@@ -134,7 +134,14 @@ impl State {
     /// # Errors
     /// 400 for wrong types and unknown fields, 422 for values that break a rule.
     pub(super) fn prepare(&self, resource: &Resource, old: Option<&Value>, new: Value, write: &Write) -> Answer<Value> {
-        let mut new = conform(resource, new, write.unknown)?;
+        let (mut new, unknown) = conform(resource, new)?;
+        if write.unknown == Unknown::Refuse && !unknown.is_empty() {
+            let (kind, version) = (&resource.kind, &resource.version);
+            let list: Vec<String> = unknown.iter().map(|path| format!("unknown field \"{path}\"")).collect();
+            let list = list.join(", ");
+            let what = format!("{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {list}");
+            return Err(fail::bad_request(what));
+        }
         let name = new.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_owned();
         match old {
             Some(old) => keep_system_metadata(old, &mut new),
@@ -182,7 +189,8 @@ pub fn shape(resource: &Resource) -> Shape<'_> {
     }
 }
 
-fn conform(resource: &Resource, mut new: Value, unknown: Unknown) -> Answer<Value> {
+/// Brings an object into its kind's form, with defaults; also gives the paths of the fields that fell out.
+pub(super) fn conform(resource: &Resource, mut new: Value) -> Answer<(Value, Vec<String>)> {
     new["apiVersion"] = json!(resource.api_version());
     new["kind"] = json!(resource.kind);
     let wrong = |e: serde_json::Error| {
@@ -205,15 +213,11 @@ fn conform(resource: &Resource, mut new: Value, unknown: Unknown) -> Answer<Valu
             schema.default(&mut new);
         }
     }
-    if unknown == Unknown::Refuse && !dropped.is_empty() {
-        let (kind, version) = (&resource.kind, &resource.version);
-        let list: Vec<String> = dropped.iter().map(|path| format!("unknown field \"{path}\"")).collect();
-        return Err(fail::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {kind}: strict decoding error: {}",
-            list.join(", ")
-        )));
+    if let Some(metadata) = new["metadata"].as_object_mut() {
+        // The real types leave empty lists and maps of the metadata out.
+        metadata.retain(|_, value| value.as_array().is_none_or(|a| !a.is_empty()) && value.as_object().is_none_or(|m| !m.is_empty()));
     }
-    Ok(new)
+    Ok((new, dropped))
 }
 
 /// Paths of fields that `sent` has and `kept` has not.
@@ -224,7 +228,7 @@ fn lost(sent: &Value, kept: &Value, at: &str, paths: &mut Vec<String>) {
                 let path = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
                 match kept.get(name) {
                     Some(kept) => lost(value, kept, &path, paths),
-                    None if value.is_null() || is_empty(value) => {}
+                    None if value.is_null() => {}
                     None => paths.push(path),
                 }
             }
@@ -236,10 +240,6 @@ fn lost(sent: &Value, kept: &Value, at: &str, paths: &mut Vec<String>) {
         }
         _ => {}
     }
-}
-
-fn is_empty(value: &Value) -> bool {
-    value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
 }
 
 fn keep_system_metadata(old: &Value, new: &mut Value) {
@@ -292,11 +292,20 @@ fn isolate(resource: &Resource, old: Option<&Value>, mut new: Value, part: Part)
     new
 }
 
+/// Mistakes after which rules make no sense.
+const BLOCKING: &[&str] =
+    &["FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"];
+
 fn check(resource: &Resource, old: Option<&Value>, new: &Value, part: Part) -> Vec<Cause> {
     let mut causes = check_metadata(old, new);
     if let Some(schema) = &resource.schema {
         causes.extend(schema.validate(new));
-        if causes.is_empty() {
+        if causes.iter().any(|cause| BLOCKING.contains(&cause.reason)) {
+            causes.push(Cause::invalid(
+                "<nil>",
+                "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing errors to complete validation",
+            ));
+        } else {
             causes.extend(schema.check_rules(new, old, part == Part::Status));
         }
     } else if resource.typed.is_some() {

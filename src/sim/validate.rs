@@ -166,7 +166,7 @@ impl<'a> Validation<'a> {
         let is_time = schema.get("format").and_then(Value::as_str) == Some("date-time");
         if is_time && text.parse::<jiff::Timestamp>().is_err() {
             let message = format!("Invalid value: {text:?}: {at} in body must be of type date-time: {text:?}");
-            self.causes.push(Cause::invalid(at, message));
+            self.causes.push(Cause { reason: "FieldValueTypeInvalid", field: at.into(), message });
         }
     }
 

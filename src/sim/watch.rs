@@ -158,15 +158,16 @@ impl Watch {
         }
     }
 
-    /// A bookmark is due, or the end.
+    /// A bookmark is due, or the end; a watch ends without a last bookmark.
     fn tick(&mut self) {
         let now = Instant::now();
-        if self.bookmark_at.is_some() && !*self.held.borrow() {
-            self.bookmark(Value::Null);
-            self.bookmark_at = Some(now + BOOKMARK_EVERY);
-        }
         if now >= self.deadline {
             self.ended = true;
+        } else if self.bookmark_at.is_some() {
+            if !*self.held.borrow() {
+                self.bookmark(Value::Null);
+            }
+            self.bookmark_at = Some(now + BOOKMARK_EVERY);
         }
     }
 

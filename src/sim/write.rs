@@ -9,7 +9,7 @@ use super::fail::{self, Answer, Cause};
 use super::fields::{self, Writer};
 use super::patch::{self, PatchKind};
 use super::registry::Resource;
-use super::state::{Part, State, Write, finalizers, shape};
+use super::state::{Part, State, Write, conform, finalizers, shape};
 
 /// Letters of generated names, as in Kubernetes: without vowels.
 const NAME_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -28,7 +28,7 @@ impl State {
         }
         self.check_namespace(resource, namespace, &name)?;
         if body.pointer("/metadata/resourceVersion").and_then(Value::as_str).is_some_and(|v| !v.is_empty()) {
-            return Err(fail::bad_request("resourceVersion should not be set on objects to be created"));
+            return Err(fail::internal("resourceVersion should not be set on objects to be created"));
         }
         let mut new = self.prepare(resource, None, body, write)?;
         self.counter += 1;
@@ -91,10 +91,7 @@ impl State {
     /// 400, 404, 409 for another resourceVersion or UID, 422.
     pub fn replace(&mut self, resource: &Arc<Resource>, namespace: &str, name: &str, body: Value, write: &Write) -> Answer<Arc<Value>> {
         check_type(resource, &body)?;
-        let sent = body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-        if sent != name {
-            return Err(fail::bad_request(format!("the name of the object ({sent}) does not match the name on the URL ({name})")));
-        }
+        check_name(&body, name)?;
         let old = match self.get(resource, namespace, name) {
             Err(_) if resource.create_on_update && write.part == Part::Main => {
                 return self.create(resource, namespace, body, write);
@@ -135,8 +132,14 @@ impl State {
             PatchKind::Strategic if resource.typed.is_some() => patch::strategic(&mut new, body)?,
             _ => return Err(fail::unsupported_patch("application/strategic-merge-patch+json")),
         }
-        check_type(resource, &new)?;
-        self.update(resource, &old, new, write, false)
+        check_name(&new, name)?;
+        if new["metadata"]["uid"] != old["metadata"]["uid"] {
+            let cause = Cause::invalid("metadata.uid", format!("Invalid value: {}: field is immutable", new["metadata"]["uid"]));
+            return Err(fail::invalid(resource, name, vec![cause]));
+        }
+        let result = new.to_string();
+        let updated = check_type(resource, &new).and_then(|()| self.update(resource, &old, new, write, false));
+        updated.map_err(|e| if e.code == 400 { fail::undecodable_patch(&result, &e.message) } else { e })
     }
 
     fn apply(
@@ -157,11 +160,16 @@ impl State {
         if config.pointer("/metadata/managedFields").is_some_and(|m| !m.is_null()) {
             return Err(fail::bad_request("metadata.managedFields must be nil"));
         }
-        let sent = config.pointer("/metadata/name").and_then(Value::as_str).unwrap_or(name);
-        if sent != name {
-            return Err(fail::bad_request(format!("metadata.name ({sent}) does not match the name on the URL ({name})")));
+        if config.pointer("/metadata/name").is_none() {
+            config["metadata"]["name"] = json!(name);
         }
-        config["metadata"]["name"] = json!(name);
+        check_name(&config, name)?;
+        if let Some(path) = conform(resource, config.clone())?.1.first() {
+            let (version, kind) = (resource.api_version(), &resource.kind);
+            return Err(fail::internal(&format!(
+                "failed to create typed patch object ({namespace}/{name}; {version}, Kind={kind}): .{path}: field not declared in schema"
+            )));
+        }
         let old = self.store.get(&Self::key(resource, namespace, name)).cloned();
         if write.part == Part::Status && old.is_none() {
             return Err(fail::not_found(resource, name));
@@ -224,6 +232,14 @@ impl State {
         }
         Ok(self.store.put(key, new))
     }
+}
+
+fn check_name(body: &Value, name: &str) -> Answer<()> {
+    let sent = body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+    if sent == name {
+        return Ok(());
+    }
+    Err(fail::bad_request(format!("the name of the object ({sent}) does not match the name on the URL ({name})")))
 }
 
 fn check_type(resource: &Resource, body: &Value) -> Answer<()> {

@@ -11,6 +11,8 @@ crate::cases!(
     json_patch_whose_test_fails_is_invalid,
     json_patch_tests_the_resource_version,
     json_patch_on_a_missing_path_is_invalid,
+    json_patch_replaces_a_missing_field_of_an_object,
+    apply_of_an_undeclared_field_is_refused,
     json_patch_that_is_none_is_bad_request,
     merge_patch_with_null_removes,
     merge_patch_with_an_old_version_is_conflict,
@@ -63,12 +65,24 @@ async fn json_patch_tests_the_resource_version(env: &Env) -> Outcome {
 
 async fn json_patch_on_a_missing_path_is_invalid(env: &Env) -> Outcome {
     env.config_map("json-missing", json!({})).await?;
-    for operation in [json!({"op": "remove", "path": "/data/zzz"}), json!({"op": "replace", "path": "/data/zzz", "value": "1"})] {
+    for operation in [
+        json!({"op": "remove", "path": "/data/zzz"}),
+        json!({"op": "test", "path": "/data/zzz", "value": "1"}),
+        json!({"op": "replace", "path": "/zzz/zzz", "value": "1"}),
+        json!({"op": "add", "path": "/metadata/labels/zzz", "value": "1"}),
+    ] {
         let patch = json_patch(json!([operation]))?;
         let patched = env.config_maps().patch("json-missing", &PatchParams::default(), &patch).await;
-        refused("patch", patched, 422, "Invalid")?;
+        refused(&operation.to_string(), patched, 422, "Invalid")?;
     }
     Ok(())
+}
+
+async fn json_patch_replaces_a_missing_field_of_an_object(env: &Env) -> Outcome {
+    env.config_map("json-replace", json!({})).await?;
+    let patch = json_patch(json!([{"op": "replace", "path": "/data/zzz", "value": "1"}]))?;
+    let new = did("patch", env.config_maps().patch("json-replace", &PatchParams::default(), &patch).await)?;
+    same("data", serde_json::to_value(new.data).unwrap_or_default(), json!({"a": "1", "zzz": "1"}))
 }
 
 async fn json_patch_that_is_none_is_bad_request(env: &Env) -> Outcome {
@@ -209,4 +223,15 @@ async fn apply_merges_lists_by_key(env: &Env) -> Outcome {
     let containers = now.data.pointer("/spec/template/spec/containers").and_then(|c| c.as_array()).cloned().unwrap_or_default();
     let names: Vec<&str> = containers.iter().filter_map(|c| c["name"].as_str()).collect();
     same("containers", names, vec!["agent", "sidecar"])
+}
+
+async fn apply_of_an_undeclared_field_is_refused(env: &Env) -> Outcome {
+    env.rollout("apply-unknown").await?;
+    let object = json!({
+        "apiVersion": "voicerollout.dev/v1alpha1", "kind": "VoiceRollout", "metadata": {"name": "apply-unknown"},
+        "spec": {"noSuchField": 1}
+    });
+    let applied = env.rollouts().patch("apply-unknown", &PatchParams::apply("case"), &Patch::Apply(&object)).await;
+    let status = refused("apply", applied, 500, "")?;
+    holds("the field is named", status.message.contains(".spec.noSuchField: field not declared in schema"))
 }

@@ -59,8 +59,14 @@ async fn unknown_fields_are_refused_when_strict(env: &Env) -> Outcome {
     env.rollout("strict").await?;
     let params = PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::default() };
     let patch = Patch::Merge(json!({"spec": {"noSuchField": 1}}));
-    let status = refused("patch", env.rollouts().patch("strict", &params, &patch).await, 400, "BadRequest")?;
-    holds("the field is named", status.message.contains("unknown field \"spec.noSuchField\""))
+    let status = refused("patch", env.rollouts().patch("strict", &params, &patch).await, 422, "Invalid")?;
+    holds("a patch names the field", status.message.contains("unknown field \"spec.noSuchField\""))?;
+    let url = format!("/apis/voicerollout.dev/v1alpha1/namespaces/{}/voicerollouts?fieldValidation=Strict", env.namespace);
+    let mut object = rollout("strict-create");
+    object["spec"]["noSuchField"] = json!(1);
+    let request = did("build", http::Request::post(url).header("content-type", "application/json").body(object.to_string().into_bytes()))?;
+    let status = refused("create", env.client.request::<Value>(request).await, 400, "BadRequest")?;
+    holds("a creation names the field", status.message.contains("unknown field \"spec.noSuchField\""))
 }
 
 async fn wrong_types_are_invalid(env: &Env) -> Outcome {

@@ -106,3 +106,43 @@ async fn no_data_and_an_unsure_judge_are_never_a_pass() {
         cluster.wait_phase("agent", Phase::Healthy).await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn people_abort_and_retry_and_the_record_names_them() {
+    let script = Script::good();
+    let cluster = deployed(&script).await;
+    let first = cluster.status("agent").await.stable_revision;
+    cluster.set_image("agent", "agent:v2").await;
+    cluster.wait("agent", "at 25 %", |s| s.weights.applied == 25).await;
+    let abort = cluster.act("agent", "abort").await;
+    let aborted = cluster.wait_phase("agent", Phase::Degraded).await;
+    assert_eq!((aborted.weights.applied, aborted.stable_revision.clone()), (0, first.clone()));
+    assert_eq!(aborted.abort.and_then(|a| a.by).as_deref(), Some("ada"));
+    let marked = cluster.action(&abort).await;
+    assert_eq!(marked.state, Some(voicerollout::api::action::ActionState::Applied));
+
+    cluster.act("agent", "retry").await;
+    let done = cluster.wait("agent", "promoted", |s| s.phase == Phase::Healthy && s.stable_revision != first).await;
+    assert_eq!(done.attempt, 2);
+    let refused = cluster.act("agent", "retry").await;
+    let marked = cluster.wait_action(&refused).await;
+    assert_eq!(marked.state, Some(voicerollout::api::action::ActionState::Refused));
+    assert!(marked.message.contains("nothing was aborted"), "{}", marked.message);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_is_gone_does_not_keep_the_others_on_an_aborted_canary() {
+    let cluster = Cluster::start().await;
+    let second = "    - name: backup\n      route:\n        - {destination: {host: agent-stable}, weight: 100}\n        - {destination: {host: agent-canary}, weight: 0}\n---\napiVersion: voicerollout.dev/v1alpha1\nkind: VoiceRollout";
+    let manifests = cluster::GATES.replace("---\napiVersion: voicerollout.dev/v1alpha1\nkind: VoiceRollout", second);
+    cluster.apply(&manifests.replace("routes: [primary]", "routes: [primary, backup]")).await;
+    cluster.wait_phase("agent", Phase::Healthy).await;
+    cluster.set_image("agent", "agent:v2").await;
+    cluster.wait("agent", "at 25 %", |s| s.weights.applied == 25).await;
+    cluster.patch_route("agent", json!([{"op": "remove", "path": "/spec/http/1"}])).await;
+    cluster.wait("agent", "told of it", |s| s.waiting_for.contains("backup") || s.message.contains("backup")).await;
+    cluster.act("agent", "abort").await;
+    let done = cluster.wait("agent", "reverted", |s| s.abort.is_some() && s.weights.applied == 0).await;
+    let weights = cluster.server.peek("virtualservices", "voice", "agent").expect("there")["spec"]["http"][0]["route"].clone();
+    assert_eq!((&weights[0]["weight"], &weights[1]["weight"]), (&json!(100), &json!(0)), "{}", done.message);
+}

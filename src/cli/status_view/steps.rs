@@ -6,9 +6,7 @@ use super::super::table::{Cell, Ink, Paint, lines};
 use super::span;
 use crate::api::rollout::{Analysis, CanaryScale, Step, VoiceRolloutSpec};
 use crate::api::status::VoiceRolloutStatus;
-
-/// Weights when the spec has no steps.
-const DEFAULT_WEIGHTS: [i32; 4] = [5, 25, 50, 100];
+use crate::core::plan::DEFAULT_WEIGHTS;
 
 /// One line a step.
 pub fn view(spec: &VoiceRolloutSpec, status: &VoiceRolloutStatus, now: Timestamp, paint: Paint) -> Vec<String> {

@@ -171,10 +171,12 @@ pub fn wants_list(success: Option<&str>, failure: Option<&str>) -> bool {
     [success, failure].into_iter().flatten().filter_map(|c| Condition::compile(c).ok()).any(|c| c.wants_list())
 }
 
-/// A value as a person reads it: numbers plainly, text without quotes, long things shortened.
+/// A value as a person reads it: numbers plainly, the only item of a list as itself, text without quotes, long things
+/// shortened.
 pub fn value_text(value: &Value) -> String {
     let text = match value {
         Value::String(s) => s.clone(),
+        Value::Array(items) if items.len() == 1 => value_text(&items[0]),
         Value::Array(items) => format!("[{}]", items.iter().take(MAX_SHOWN).map(value_text).collect::<Vec<_>>().join(", ")),
         other => other.to_string(),
     };

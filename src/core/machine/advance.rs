@@ -119,7 +119,7 @@ impl Machine<'_> {
         }
         let ready = need == 0 || self.canary_serves(need);
         if !ready && self.canary_arm_set() {
-            self.wait(format!("{} to have {need} ready pods of {canary}", self.seen.canary_arm.name), true);
+            self.wait(format!("{} to have the ready pods of {canary} ({need})", self.seen.canary_arm.name), true);
         }
         // Why the arm does not select them yet is said where it is pointed.
         ready

@@ -1,10 +1,15 @@
 //! What the gates say: summaries for people, aborts, and holds.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+
 use super::Machine;
 use crate::api::analysis::Mode;
 use crate::api::run::{Consequence, GateStatus, RunKind, RunPhase, Verdict};
 use crate::api::status::{GateSummary, Grounds, Promotion, PromotionStage, RunRecord};
 use crate::core::observe::RunSeen;
+
+/// Time after which a measurement that is under way is told.
+const TOLD_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Gate values as the decision record keeps them, `p95-first-token=812 (Fail)`.
 pub fn values_of(gates: &[GateSummary]) -> Vec<String> {
@@ -43,19 +48,24 @@ impl Machine<'_> {
         if self.s.abort.is_some() {
             return;
         }
-        let summary = |(kind, g): (RunKind, GateStatus)| GateSummary {
-            name: g.name,
-            kind,
-            mode: g.mode,
-            verdict: g.verdict.or(g.passing.then_some(Verdict::Pass)),
-            consequence: g.consequence,
-            value: g.value,
-            message: g.message,
-        };
-        let gates: Vec<GateSummary> = self.active_gates().into_iter().map(summary).collect();
+        let gates: Vec<GateSummary> = self.active_gates().into_iter().map(|(kind, g)| self.summary(kind, g)).collect();
         if !gates.is_empty() || self.s.runs.is_empty() {
             self.s.gates = gates;
         }
+    }
+
+    fn summary(&mut self, kind: RunKind, gate: GateStatus) -> GateSummary {
+        let verdict = gate.verdict.or(gate.passing.then_some(Verdict::Pass));
+        let mut message = gate.message;
+        // Most measurements take an instant: that one is under way is told, and written, only if it lasts.
+        if let Some(flight) = &gate.in_flight
+            && !self.due(super::after(&MicroTime(flight.started_at.0), TOLD_AFTER))
+            && let Some(known) = self.s.gates.iter().find(|s| s.name == gate.name && s.kind == kind)
+            && (known.verdict, &known.value) == (verdict, &gate.value)
+        {
+            message.clone_from(&known.message);
+        }
+        GateSummary { name: gate.name, kind, mode: gate.mode, verdict, consequence: gate.consequence, value: gate.value, message }
     }
 
     /// A failed gate takes the canary out of traffic.
@@ -146,9 +156,7 @@ impl Machine<'_> {
             };
             let settle = self.plan.settle.get(name).copied().unwrap_or_default();
             let fresh = match (gate.last_pass_at.as_ref(), since) {
-                (Some(pass), Some(since)) => {
-                    pass.0 >= super::after(&k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(since), settle)
-                }
+                (Some(pass), Some(since)) => pass.0 >= super::after(&MicroTime(since), settle),
                 _ => false,
             };
             let passed = gate.counts.pass > 0 && (gate.passing || gate.verdict == Some(Verdict::Pass));

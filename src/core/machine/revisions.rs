@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use super::{Machine, after};
 use crate::api::status::{Grounds, Promotion, PromotionStage, RevisionStatus, Role};
 use crate::core::intent::Intent;
+use crate::core::observe::ArmSeen;
 
 impl Machine<'_> {
     /// Takes the ReplicaSets that exist into `status.revisions`.
@@ -171,13 +172,10 @@ impl Machine<'_> {
         let stable = self.s.stable_revision.clone();
         let arm = self.seen.canary_arm.selects.clone();
         let applied = self.s.weights.applied;
-        let called = |hash: &String| {
-            let stable = &self.seen.stable_arm;
-            stable.selects.as_ref() == Some(hash)
-                || stable.ready.get(hash).is_some_and(|n| *n > 0)
-                || (applied > 0 && arm.as_ref() == Some(hash))
-        };
-        let keep = i64::try_from(self.plan.abort_scale_down_delay.as_secs()).unwrap_or(i64::MAX);
+        let has = |arm: &ArmSeen, hash: &String| arm.selects.as_ref() == Some(hash) || arm.ready.get(hash).is_some_and(|n| *n > 0);
+        let called = |hash: &String| has(&self.seen.stable_arm, hash) || (applied > 0 && has(&self.seen.canary_arm, hash));
+        let seconds = |d: std::time::Duration| i64::try_from(d.as_secs()).unwrap_or(i64::MAX);
+        let (beaten, failed) = (seconds(self.plan.scale_down_delay), seconds(self.plan.abort_scale_down_delay));
         let seen = self.seen;
         for revision in &mut self.s.revisions {
             let current = Some(&revision.hash) == stable.as_ref() || in_use.contains(&revision.hash);
@@ -188,7 +186,7 @@ impl Machine<'_> {
                 && seen.replica_set(&revision.hash).is_some_and(|r| r.wanted > 0 || r.exist > 0)
             {
                 revision.retired_at = Some(now.clone());
-                revision.keep_seconds = keep;
+                revision.keep_seconds = if revision.was_stable && !revision.aborted { beaten } else { failed };
             }
         }
     }

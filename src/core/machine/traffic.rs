@@ -57,7 +57,9 @@ impl Machine<'_> {
     /// Notes since when the routes have said what they should, and the canary arm has had its pods.
     pub(super) fn note_traffic(&mut self) {
         let now = MicroTime(self.now());
-        let serves = self.canary_serves(1);
+        // Proxies have to know all the pods that a weight needs, not the first of them.
+        let need = if self.in_release() { self.canary_need() } else { 1 };
+        let serves = self.canary_serves(need);
         if serves != self.s.step.endpoints_since.is_some() {
             self.s.step.endpoints_since = serves.then(|| now.clone());
         }
@@ -124,8 +126,21 @@ impl Machine<'_> {
                 self.intents.push(intent);
             }
         }
+        self.take_back_readable();
         if let Some(problem) = self.seen.routes.iter().find_map(|r| r.weights.as_ref().err()) {
             self.wait(problem.clone(), true);
+        }
+    }
+
+    /// A route that cannot be read does not keep the others of its VirtualService on an aborted canary.
+    fn take_back_readable(&mut self) {
+        let seen = self.seen;
+        let loaded = |r: &&RouteSeen| r.weights.is_err() && r.readable.iter().any(|w| w.canary > 0);
+        for route in seen.routes.iter().filter(loaded) {
+            if self.s.weights.desired == 0 && self.abort_is_recorded() && self.may_lower() {
+                let (namespace, name) = (route.namespace.clone(), route.name.clone());
+                self.urgent.push(Intent::SetWeights { namespace, name, canary: 0, direction: Direction::Lower });
+            }
         }
     }
 
@@ -161,7 +176,7 @@ impl Machine<'_> {
         }
         if need > 0 && !self.canary_serves(need) {
             let what = self.seen.canary_arm.problem.clone();
-            self.wait(what.unwrap_or_else(|| format!("{} to have {need} ready pods of {canary}", self.seen.canary_arm.name)), true);
+            self.wait(what.unwrap_or_else(|| format!("{} to have the ready pods of {canary} ({need})", self.seen.canary_arm.name)), true);
             return false;
         }
         let Some(since) = self.s.step.endpoints_since.clone() else { return self.plan.replicas == 0 };
@@ -208,10 +223,11 @@ impl Machine<'_> {
 
     /// The canary arm may select another revision once no route has sent it calls for as long as a change takes.
     fn canary_arm_free(&mut self, first: bool) -> bool {
-        if first || self.seen.canary_arm.selects.is_none() {
-            return self.seen.routes.iter().all(|r| r.says(0)) || first;
+        let zero = self.seen.routes.iter().all(|r| r.says(0));
+        if first || (zero && self.seen.canary_arm.selects.is_none()) {
+            return true;
         }
-        let said = self.s.weights.desired == 0 && self.seen.routes.iter().all(|r| r.says(0));
+        let said = self.s.weights.desired == 0 && zero;
         let Some(since) = self.s.step.weight_since.clone().filter(|_| said) else {
             self.wait("the previous canary to be out of traffic", true);
             return false;

@@ -16,9 +16,10 @@ use super::gatepool::{GatePool, Job, Limits};
 use super::memo::Memo;
 use super::request::{self, Blueprint};
 use super::{AnalysisContext, Guarded, READ_TIMEOUT, reference};
-use crate::api::run::{RunPhase, VoiceAnalysisRunStatus};
+use crate::api::run::{RunPhase, Verdict, VoiceAnalysisRunStatus};
 use crate::api::{VoiceAnalysisRun, VoiceRollout};
 use crate::core::gates::{self, Plan, Work};
+use crate::metrics::Metrics;
 use crate::operator::write::{WRITE_TIMEOUT, WriteError, write};
 
 /// Wait after a conflict; the watch brings the newer object.
@@ -97,9 +98,11 @@ pub async fn reconcile(object: Arc<Guarded>, state: Arc<State>) -> Result<Action
         return Ok(Action::await_change());
     }
     if !state.ctx.leadership.allows(WRITE_TIMEOUT) {
-        // Another process measures; keys make sure that nothing is started twice.
-        state.forget(&uid);
-        return Ok(Action::await_change());
+        if !state.ctx.leadership.claimed() {
+            // Another process measures; keys make sure that nothing is started twice.
+            state.forget(&uid);
+        }
+        return Ok(state.ctx.leadership.later());
     }
     let run = state.memo.newest(&uid, cached);
     if run.status.as_ref().is_some_and(|s| s.phase != RunPhase::Running) {
@@ -123,7 +126,7 @@ pub fn on_error(object: Arc<Guarded>, error: &RunError, state: Arc<State>) -> Ac
             Action::await_change()
         }
         // Beginning to lead looks at every run.
-        RunError::Write(WriteError::NotLeader { .. }) => Action::await_change(),
+        RunError::Write(WriteError::NotLeader { .. }) => state.ctx.leadership.later(),
         _ => {
             let wait = state.backoff.failed(&uid);
             tracing::warn!(run = object.name_any(), namespace = object.namespace(), %error, ?wait, "a VoiceAnalysisRun is tried again");
@@ -144,10 +147,32 @@ async fn bring_forward(run: &VoiceAnalysisRun, uid: &str, state: &State) -> Resu
     // A first status is written even if it is the default one, to show that the run is seen.
     if run.status.as_ref() != Some(&plan.status) {
         persist(run, uid, plan.status.clone(), state).await?;
+        count(run, &before, &plan.status, &state.ctx.metrics);
     }
     state.pool.persisted(uid, &answers);
     act(run, uid, &plan, permits, state);
     Ok(plan.wake_at.map_or_else(Action::await_change, |at| Action::requeue(state.ctx.clock.until(at))))
+}
+
+/// Counts the measurements that a written status has more than the one before.
+fn count(run: &VoiceAnalysisRun, before: &VoiceAnalysisRunStatus, after: &VoiceAnalysisRunStatus, metrics: &Metrics) {
+    for (index, (gate, new)) in run.spec.gates.iter().zip(&after.gates).enumerate() {
+        let provider = match &gate.gate.threshold {
+            Some(threshold) if threshold.provider.prometheus.is_some() => "prometheus",
+            Some(_) => "web",
+            None => "judge",
+        };
+        let old = before.gates.get(index).map(|g| g.counts).unwrap_or_default();
+        let more = [
+            (Verdict::Pass, new.counts.pass - old.pass),
+            (Verdict::Fail, new.counts.fail - old.fail),
+            (Verdict::Inconclusive, new.counts.inconclusive - old.inconclusive),
+            (Verdict::Error, new.counts.error - old.error),
+        ];
+        for (verdict, times) in more {
+            (0..times).for_each(|_| metrics.measurement(provider, verdict));
+        }
+    }
 }
 
 /// Replaces the status, on the condition that nobody wrote the object in between.

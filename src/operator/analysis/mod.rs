@@ -26,6 +26,7 @@ use super::clock::Clock;
 use super::leadership::Leadership;
 use super::write::WRITE_TIMEOUT;
 use crate::api::VoiceAnalysisRun;
+use crate::metrics::Metrics;
 use crate::sources::Source;
 use crate::sources::secrets::SecretReader;
 
@@ -54,6 +55,8 @@ pub struct AnalysisContext {
     pub secrets: Arc<dyn SecretReader>,
     /// Namespace of the operator: Secrets of cluster templates live here.
     pub operator_namespace: String,
+    /// Figures for Prometheus.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Runs the controller until `stop`, for one namespace or all. A process that does not lead keeps its cache and does

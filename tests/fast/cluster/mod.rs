@@ -7,13 +7,15 @@ use futures::StreamExt;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
+use kube::runtime::wait::await_condition;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use voicerollout::api::action::VoiceRolloutActionStatus;
 use voicerollout::api::status::Phase;
-use voicerollout::api::{VoiceRollout, VoiceRolloutStatus};
+use voicerollout::api::{VoiceRollout, VoiceRolloutAction, VoiceRolloutStatus};
 use voicerollout::metrics::Metrics;
 use voicerollout::operator::clock::Clock;
 use voicerollout::operator::process::Operator;
@@ -245,6 +247,14 @@ impl Cluster {
         self.rollouts().patch(name, &PatchParams::default(), &Patch::Json::<()>(patch)).await.expect("patched");
     }
 
+    /// Edits a VirtualService as somebody else would.
+    pub async fn patch_route(&self, name: &str, patch: serde_json::Value) {
+        let resource = voicerollout::operator::routes::virtual_service();
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), "voice", &resource);
+        let patch: json_patch::Patch = serde_json::from_value(patch).expect("a patch");
+        api.patch(name, &PatchParams::default(), &Patch::Json::<()>(patch)).await.expect("patched");
+    }
+
     /// Rollouts of the test's namespace.
     pub fn rollouts(&self) -> Api<VoiceRollout> {
         Api::namespaced(self.client.clone(), "voice")
@@ -287,9 +297,23 @@ impl Cluster {
             "metadata": {"generateName": format!("{rollout}-")},
             "spec": {"rollout": rollout, "revision": status.canary_revision, "verb": verb, "requestedBy": "ada"}
         });
-        let api: Api<voicerollout::api::VoiceRolloutAction> = Api::namespaced(self.client.clone(), "voice");
+        let api: Api<VoiceRolloutAction> = Api::namespaced(self.client.clone(), "voice");
         let action = serde_json::from_value(action).expect("an action");
         api.create(&PostParams::default(), &action).await.expect("created").name_any()
+    }
+
+    /// What became of an action so far.
+    pub async fn action(&self, name: &str) -> VoiceRolloutActionStatus {
+        let api: Api<VoiceRolloutAction> = Api::namespaced(self.client.clone(), "voice");
+        api.get(name).await.expect("an action").status.unwrap_or_default()
+    }
+
+    /// What became of an action in the end.
+    pub async fn wait_action(&self, name: &str) -> VoiceRolloutActionStatus {
+        let api: Api<VoiceRolloutAction> = Api::namespaced(self.client.clone(), "voice");
+        let marked = |a: Option<&VoiceRolloutAction>| a.and_then(|a| a.status.as_ref()).is_some_and(|s| s.state.is_some());
+        let done = tokio::time::timeout(PATIENCE, await_condition(api, name, marked)).await;
+        done.expect("marked in time").expect("a watch").and_then(|a| a.status).unwrap_or_default()
     }
 
     /// Ends the operator as a SIGKILL would, and starts another.

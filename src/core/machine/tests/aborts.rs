@@ -6,7 +6,7 @@ use crate::api::action::Verb;
 use crate::api::analysis::{Mode, OnError, OnFail};
 use crate::api::common::seconds;
 use crate::api::rollout::{OnDeadline, Step};
-use crate::api::status::Phase;
+use crate::api::status::{Phase, PromotionStage};
 use crate::core::intent::Intent;
 
 fn release_with(change: impl FnOnce(&mut crate::api::analysis::Gate)) -> World {
@@ -254,9 +254,7 @@ fn no_steps_at_all_is_a_mistake_and_not_a_promotion() {
 #[test]
 fn a_late_verdict_in_the_change_of_roles_is_too_late_once_stable_has_moved() {
     let mut w = World::releasing(spec(Some(vec![weight(50), require(&["live"])]), Some(gates(vec![gate("live")]))));
-    w.until("weights return", |w| {
-        w.status.promotion.as_ref().is_some_and(|p| p.stage == crate::api::status::PromotionStage::ReturnWeights)
-    });
+    w.until("weights return", |w| w.status.promotion.as_ref().is_some_and(|p| p.stage == PromotionStage::ReturnWeights));
     for run in &mut w.seen.runs {
         run.gates[0].verdict = Some(crate::api::run::Verdict::Fail);
         run.gates[0].consequence = Some(crate::api::run::Consequence::Abort);
@@ -288,4 +286,24 @@ fn every_pass_until_the_routes_say_so_asks_for_the_revert() {
         let lowers = decision.urgent.iter().filter(|i| matches!(i, Intent::SetWeights { canary: 0, .. })).count();
         assert_eq!(lowers, 1, "{}", w.describe());
     }
+}
+
+#[test]
+fn the_abort_verb_works_at_every_step_and_in_the_change_of_roles_until_stable_has_moved() {
+    let mut w = World::releasing(spec(Some(article()), None));
+    let mut seen = std::collections::BTreeSet::new();
+    while w.status.promotion.as_ref().is_none_or(|p| p.stage != PromotionStage::ReturnWeights) {
+        let mut other = w.clone();
+        let at = w.status.current_step;
+        if other.status.canary_revision == Some(hash(2)) && seen.insert((at, w.status.promotion.is_some())) {
+            let (applied, message) = other.command(Verb::Abort);
+            other.settle();
+            let end = (applied, other.status.phase, other.applied(), other.seen.stable_arm.selects.clone());
+            assert_eq!(end, (true, Phase::Degraded, 0, Some(hash(1))), "at {at:?}: {message}\n{}", other.describe());
+        }
+        w.step(w.later(60));
+    }
+    assert!(seen.len() >= 11, "{seen:?}");
+    let (applied, message) = w.command(Verb::Abort);
+    assert!(!applied && message.contains("stable already"), "{message}");
 }

@@ -110,7 +110,7 @@ impl World {
         running.filter_map(|r| self.next_measurement.get(&r.name)).min().copied()
     }
 
-    /// MicroTime goes on to `at`; the cluster moves one notch.
+    /// Time goes on to `at`; the cluster moves one notch.
     pub fn advance_to(&mut self, at: Timestamp) {
         self.note_callers();
         self.seen.now = self.seen.now.max(at);
@@ -132,6 +132,9 @@ impl World {
             set.ready = if self.broken.contains(&set.hash) { 0 } else { set.exist.min(set.wanted) };
             set.exist = self.quota.get(&set.hash).map_or(set.wanted, |most| set.wanted.min(*most));
             set.available = set.available.min(set.ready);
+        }
+        if self.endpoints_stall {
+            return (sets, self.seen.stable_arm.clone(), self.seen.canary_arm.clone());
         }
         let follow = |arm: &ArmSeen| ArmSeen { ready: endpoints(arm, &sets), ..arm.clone() };
         let (stable, canary) = (follow(&self.seen.stable_arm), follow(&self.seen.canary_arm));

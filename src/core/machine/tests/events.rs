@@ -7,14 +7,17 @@ use super::world::{Luck, Pass, Say, World, route_seen};
 use crate::api::action::Verb;
 use crate::api::common::seconds;
 use crate::api::rollout::{Analysis, OnDeadline, RollbackWindow, Step};
+use crate::api::status::Phase;
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
 pub enum Event {
-    MicroTime(i64),
+    Time(i64),
     Says(&'static str, Say),
     Apply(u32),
     Ask(Verb),
+    /// What somebody who looks at the release would ask for.
+    AskFitting,
     AskForVersion(Verb, u32),
     Steps(usize),
     Background(usize),
@@ -23,7 +26,9 @@ pub enum Event {
     Window(i32),
     OnDeadline(OnDeadline),
     Breaks(u32),
-    Heals,
+    EndpointsStall(bool),
+    /// Whatever is wrong is put right, but for what providers say.
+    Calm,
     PodsDie(u32),
     Weights(usize, i64),
     Unreadable(usize, bool),
@@ -76,20 +81,23 @@ pub fn event() -> impl Strategy<Value = Event> {
     let gate = prop::sample::select(vec!["p95", "evals", "judge", "live", "tools"]);
     let lag = prop::sample::select(vec![Lag::Runs, Lag::Actions, Lag::ReplicaSets]);
     prop_oneof![
-        12 => (1i64..200).prop_map(Event::MicroTime),
-        2 => (1000i64..5000).prop_map(Event::MicroTime),
-        4 => (gate, says).prop_map(|(g, s)| Event::Says(g, s)),
-        4 => (1u32..5).prop_map(Event::Apply),
-        5 => verb().prop_map(Event::Ask),
+        16 => (1i64..200).prop_map(Event::Time),
+        2 => (1000i64..5000).prop_map(Event::Time),
+        6 => (gate, says).prop_map(|(g, s)| Event::Says(g, s)),
+        6 => (1u32..5).prop_map(Event::Apply),
+        4 => verb().prop_map(Event::Ask),
+        8 => Just(Event::AskFitting),
         1 => (verb(), 1u32..5).prop_map(|(v, n)| Event::AskForVersion(v, n)),
-        2 => (0usize..step_lists().len()).prop_map(Event::Steps),
+        3 => (0usize..7).prop_map(Event::Steps),
+        1 => (7usize..step_lists().len()).prop_map(Event::Steps),
         1 => (0usize..3).prop_map(Event::Background),
-        1 => prop::sample::select(vec![0, 1, 3, 10]).prop_map(Event::Replicas),
+        1 => prop::sample::select(vec![0, 1, 3, 10, 10]).prop_map(Event::Replicas),
         1 => any::<bool>().prop_map(Event::Paused),
         1 => (0i32..3).prop_map(Event::Window),
         1 => prop::sample::select(vec![OnDeadline::Abort, OnDeadline::Report]).prop_map(Event::OnDeadline),
         1 => (1u32..5).prop_map(Event::Breaks),
-        2 => Just(Event::Heals),
+        2 => any::<bool>().prop_map(Event::EndpointsStall),
+        6 => Just(Event::Calm),
         1 => (1u32..5).prop_map(Event::PodsDie),
         2 => (0usize..2, 0i64..101).prop_map(|(i, w)| Event::Weights(i, w)),
         1 => (0usize..2, any::<bool>()).prop_map(|(i, bad)| Event::Unreadable(i, bad)),
@@ -167,6 +175,7 @@ impl Story {
     pub fn faults_stop(&mut self) {
         let w = &mut self.world;
         w.broken.clear();
+        w.endpoints_stall = false;
         w.script.clear();
         w.seen.rival = None;
         w.seen.runs.retain(|r| r.spec_hash != "forged");
@@ -186,10 +195,16 @@ impl Story {
         let lists = step_lists();
         let w = &mut self.world;
         match event.clone() {
-            Event::MicroTime(secs) => return self.run(secs),
+            Event::Time(secs) => return self.run(secs),
             Event::Says(gate, say) => drop(w.script.insert(gate.into(), say)),
             Event::Apply(version) => w.apply_version(version),
             Event::Ask(verb) => drop(w.ask(verb)),
+            Event::AskFitting => match (w.status.phase, w.status.user_paused) {
+                (_, true) => drop(w.ask(Verb::Resume)),
+                (Phase::Paused, _) => drop(w.ask(Verb::Promote)),
+                (Phase::Degraded, _) => drop(w.ask(Verb::Retry)),
+                _ => {}
+            },
             Event::AskForVersion(verb, version) => drop(w.ask_for(verb, &hash(version))),
             Event::Steps(i) => w.edit(|s| s.steps = lists[i].clone()),
             Event::Background(i) => w.edit(|s| s.analysis = backgrounds()[i].clone()),
@@ -197,8 +212,14 @@ impl Story {
             Event::Paused(paused) => w.edit(|s| s.paused = paused),
             Event::Window(n) => w.edit(|s| s.rollback_window = (n > 0).then_some(RollbackWindow { revisions: n })),
             Event::OnDeadline(what) => w.edit(|s| s.on_progress_deadline = what),
+            Event::EndpointsStall(stall) => w.endpoints_stall = stall,
             Event::Breaks(version) => w.broken.push(hash(version)),
-            Event::Heals => w.broken.clear(),
+            Event::Calm => {
+                let script = self.world.script.clone();
+                self.faults_stop();
+                self.world.edit(|s| s.paused = false);
+                self.world.script = script;
+            }
             Event::PodsDie(version) => {
                 if let Some(set) = w.seen.replica_sets.iter_mut().find(|s| s.hash == hash(version)) {
                     (set.exist, set.ready, set.available) = (0, 0, 0);

@@ -26,6 +26,7 @@ pub fn check(w: &World, pass: &Pass) -> Check {
         steps_pass_on_evidence,
         promotions_have_grounds,
         new_stable_has_grounds,
+        stable_moves_completely,
         stable_keeps_its_pods,
         pods_with_calls_stay,
         phases_are_true,
@@ -226,7 +227,9 @@ fn promotions_have_grounds(_: &World, pass: &Pass) -> Check {
             asked(pass, Verb::PromoteFull) && a.decisions.iter().any(|d| d.decision == "PromotedFull" && d.by.is_some())
         }
     };
-    ensure(fine && b.abort.is_none() | (b.canary_revision != a.canary_revision), || format!("I8: {p:?}"))
+    // An aborted one only after a retry.
+    let open = b.abort.is_none() || b.canary_revision != a.canary_revision || asked(pass, Verb::Retry);
+    ensure(fine && open, || format!("I8: {p:?}"))
 }
 
 /// I8, second half.
@@ -240,6 +243,19 @@ fn new_stable_has_grounds(_: &World, pass: &Pass) -> Check {
     let granted = b.promotion.as_ref().is_some_and(|p| p.revision == new) || first;
     let said = a.decisions.iter().any(|d| d.revision == new && matches!(d.decision.as_str(), "Promoted" | "RolledBack" | "FirstDeployed"));
     ensure(granted && said && b.abort.is_none(), || format!("I8: {new} became stable, promotion was {:?}", b.promotion))
+}
+
+/// Weights go back to the stable arm when it holds exactly the ready pods of the new revision.
+fn stable_moves_completely(_: &World, pass: &Pass) -> Check {
+    let stage = |s: &VoiceRolloutStatus| s.promotion.as_ref().map(|p| (p.stage, p.revision.clone()));
+    let Some((PromotionStage::ReturnWeights, new)) = stage(after(pass)) else { return Ok(()) };
+    if matches!(stage(&pass.before), Some((PromotionStage::ReturnWeights, _))) || pass.plan.replicas == 0 {
+        return Ok(());
+    }
+    let ready = pass.seen.replica_set(&new).map_or(0, |r| r.ready);
+    let arm = &pass.seen.stable_arm;
+    let exact = arm.ready == std::collections::BTreeMap::from([(new.clone(), ready)]) && arm.selects == Some(new);
+    ensure(exact && ready > 0, || format!("weights return to {arm:?}, {ready} new pods are ready"))
 }
 
 /// I5.
@@ -308,7 +324,7 @@ fn says_it_again(w: &World, pass: &Pass) -> Check {
     ensure(a == b, || format!("intents differ:\n{a:?}\n{b:?}"))
 }
 
-/// MicroTime alone changes nothing before the time to look again.
+/// Time alone changes nothing before the time to look again.
 fn stays_the_same_until_woken(w: &World, pass: &Pass) -> Check {
     let mut later = pass.seen.clone();
     let end = pass.decision.wake_at.unwrap_or_else(|| later.now + SignedDuration::from_hours(100));

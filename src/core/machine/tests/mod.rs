@@ -9,5 +9,6 @@ mod aborts;
 mod faults;
 mod invariants;
 mod people;
+mod plans;
 mod properties;
 mod releases;

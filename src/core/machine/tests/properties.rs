@@ -47,7 +47,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn the_invariants_hold_in_every_story_and_it_comes_to_rest(events in prop::collection::vec(event(), 1..60)) {
+    fn the_invariants_hold_in_every_story_and_it_comes_to_rest(events in prop::collection::vec(event(), 1..80)) {
         let end = tell(&events).and_then(leaves);
         prop_assert!(end.is_ok(), "{}", end.unwrap_err());
     }

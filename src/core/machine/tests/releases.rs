@@ -118,7 +118,9 @@ fn canary_pods_grow_before_the_weight_does() {
         assert!(w.applied() <= 5, "{}", w.describe());
         w.step(w.later(60));
     }
+    let known = w.seen.now;
     w.until_weight(50);
+    assert!(w.seen.now.duration_since(known).as_secs() >= 9, "every proxy has to know the new pods first");
 }
 
 #[test]
@@ -259,4 +261,16 @@ fn a_release_with_no_replicas_ends_and_never_waits_for_pods_that_cannot_come() {
     let mut w = World::releasing(s);
     until_stable(&mut w, 2);
     assert_eq!(w.decided("Aborted"), 0);
+}
+
+#[test]
+fn weights_stay_at_the_canary_arm_until_stable_holds_exactly_the_new_pods() {
+    let mut w = World::releasing(spec(Some(vec![weight(50)]), None));
+    w.until_weight(100);
+    w.endpoints_stall = true;
+    w.run(400);
+    assert_eq!((w.applied(), w.seen.stable_arm.selects.clone()), (100, Some(hash(2))), "{}", w.describe());
+    assert!(w.status.waiting_for.contains("agent-stable"), "{}", w.status.waiting_for);
+    w.endpoints_stall = false;
+    until_stable(&mut w, 2);
 }

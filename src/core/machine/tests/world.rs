@@ -59,6 +59,8 @@ pub struct World {
     pub pace: i64,
     /// Pods of these revisions do not become ready.
     pub broken: Vec<String>,
+    /// EndpointSlices stay as they are.
+    pub endpoints_stall: bool,
     /// Most pods that a revision gets.
     pub quota: BTreeMap<String, i32>,
     /// What became of actions, by name.
@@ -80,7 +82,7 @@ fn arm(name: &str) -> ArmSeen {
 
 pub fn route_seen(name: &str, canary: i64) -> RouteSeen {
     let weights = RouteWeights { route: String::new(), index: 0, stable_at: 0, canary_at: 1, stable: 100 - canary, canary };
-    RouteSeen { namespace: "voice".into(), name: name.into(), weights: Ok(vec![weights]) }
+    RouteSeen { namespace: "voice".into(), name: name.into(), weights: Ok(vec![weights]), readable: Vec::new() }
 }
 
 impl World {
@@ -111,6 +113,7 @@ impl World {
             script: BTreeMap::new(),
             pace: 5,
             broken: vec![],
+            endpoints_stall: false,
             quota: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             told: vec![],

@@ -129,6 +129,7 @@ impl Process {
             sources: source.clone(),
             secrets: Arc::new(FakeSecrets(secrets.into())),
             operator_namespace: "system".into(),
+            metrics: Arc::default(),
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(run(Arc::new(ctx), None, stopped.map(|_| ())));
