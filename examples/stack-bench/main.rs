@@ -1,0 +1,62 @@
+//! The figures of README: what the operator costs and how fast it reverts, on a real API server. `make bench`.
+//!
+//! Prints, and never judges by wall time. `STACK_BENCH=verdicts,release,size,idle` picks parts;
+//! `STACK_BENCH_RELEASING` (100) and `STACK_BENCH_ROLLOUTS` (1000) are the numbers of rollouts.
+
+#[allow(dead_code)]
+#[path = "../../tests/fast/cluster/mod.rs"]
+mod cluster;
+#[allow(dead_code)]
+#[path = "../judge-stub/router.rs"]
+mod judge;
+#[path = "../../tests/stack/mod.rs"]
+mod stack;
+
+mod audit;
+mod figures;
+mod fleet;
+mod gates;
+mod idle;
+mod machine;
+mod node;
+mod plane;
+mod release;
+mod size;
+mod verdicts;
+
+use stack::Result;
+
+fn main() {
+    let parts = std::env::var("STACK_BENCH").unwrap_or_else(|_| "verdicts,release,size,idle".into());
+    let wanted = |part: &str| parts.split(',').any(|p| p.trim() == part);
+    if let Err(error) = stack::runtime().block_on(real(wanted)) {
+        eprintln!("{error}");
+        std::process::exit(1);
+    }
+    if wanted("idle") {
+        idle::run(number("STACK_BENCH_ROLLOUTS", 1000));
+    }
+}
+
+/// The parts that need the real API server.
+async fn real(wanted: impl Fn(&str) -> bool) -> Result<()> {
+    if !["verdicts", "release", "size"].into_iter().any(&wanted) {
+        return Ok(());
+    }
+    let plane = plane::Plane::start().await?;
+    machine::print(&plane);
+    if wanted("release") {
+        release::run(&plane).await?;
+    }
+    if wanted("verdicts") {
+        verdicts::run(&plane, number("STACK_BENCH_RELEASING", 100)).await?;
+    }
+    if wanted("size") {
+        size::run(&plane, number("STACK_BENCH_ROLLOUTS", 1000)).await?;
+    }
+    Ok(())
+}
+
+fn number(variable: &str, default: usize) -> usize {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}

@@ -1,0 +1,123 @@
+//! From the recorded verdict to the moved traffic.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use voicerollout::api::VoiceAnalysisRun;
+use voicerollout::api::run::RunPhase;
+use voicerollout::api::status::Phase;
+
+use crate::audit::{self, Write, between};
+use crate::figures::Times;
+use crate::fleet::{Fleet, Weights};
+use crate::plane::Plane;
+use crate::stack::{Result, Seen, wait_for};
+
+/// Rounds of each kind; every rollout fails once in a round.
+const ROUNDS: usize = 3;
+/// Time between two verdicts that come one at a time.
+const PACE: Duration = Duration::from_millis(100);
+
+/// Where the time of a verdict went, in milliseconds.
+#[derive(Default)]
+struct Latencies {
+    /// Verdict answered to patch answered.
+    total: Vec<f64>,
+    /// Verdict received to patch answered: no clock of ours starts later than this.
+    upper: Vec<f64>,
+    /// Verdict answered to patch received: the watch and the operator.
+    operator: Vec<f64>,
+}
+
+/// Prints the figures over `count` rollouts in progress.
+pub async fn run(plane: &Plane, count: usize) -> Result<()> {
+    println!("\nverdict recorded -> VirtualService patched, {count} rollouts in progress at 5 %");
+    println!("  from the API server's audit log: the write of the failing VoiceAnalysisRun's last status to the patch to weight 0;");
+    println!("  each rollout also has a gate that is measured every 10 s, and goes through its abort after the patch");
+    let operator = plane.operator().await?;
+    let fleet = Fleet::create(plane, "verdicts", count, |i| release(plane, i)).await?;
+    fleet.wait_healthy().await?;
+    let weights = Weights::follow(&plane.client, &fleet.namespace);
+    let (mut single, mut burst) = (Latencies::default(), Latencies::default());
+    for round in 0..2 * ROUNDS {
+        let begin = Instant::now();
+        fleet.set_image(&format!("registry.test/voice-agent:v{}", round + 2)).await?;
+        fleet.wait("at 5 %", |s| s.phase == Phase::Progressing || s.phase == Phase::Paused).await?;
+        all_held(plane, count).await?;
+        eprintln!("round {} of {}: {count} rollouts in progress after {:.1?}", round + 1, 2 * ROUNDS, begin.elapsed());
+        let since = Timestamp::now();
+        let at_once = round % 2 == 1;
+        for name in &fleet.names {
+            plane.gates.answer(name, 0.0);
+            if !at_once {
+                weights.wait_zero(std::slice::from_ref(name)).await?;
+                tokio::time::sleep(PACE).await;
+            }
+        }
+        weights.wait_zero(&fleet.names).await?;
+        fleet.wait("Degraded", |s| s.phase == Phase::Degraded).await?;
+        collect(plane, &fleet, since, if at_once { &mut burst } else { &mut single }).await?;
+    }
+    print("one verdict at a time", single);
+    print(&format!("all {count} at once"), burst);
+    let (rss, peak) = operator.memory().await?;
+    println!("  operator: {rss:.0} MiB resident, {peak:.0} MiB at most");
+    operator.stop().await;
+    Ok(())
+}
+
+fn print(title: &str, latencies: Latencies) {
+    Times::new(latencies.total).print(title);
+    Times::new(latencies.operator).print("  of it until the patch is sent");
+    Times::new(latencies.upper).print("  from the arrival of the status write");
+}
+
+/// A canary that stands at 5 % behind an eval suite that takes its time and a value that is read every 10 s.
+fn release(plane: &Plane, i: usize) -> Value {
+    let gate = |name: &str, path: String| {
+        let web = json!({"url": format!("{}/{path}", plane.gates.url(i)), "jsonPath": "{$.value}", "timeout": "30m"});
+        json!({"name": name, "threshold": {"interval": "10s", "successCondition": "result >= 0.92", "provider": {"web": web}}})
+    };
+    let gates = [gate("eval-pass-rate", format!("hold/agent-{i}")), gate("task-success", "pass".into())];
+    json!({"steps": [{"setWeight": 5}, {"pause": {}}], "analysis": {"gates": gates}})
+}
+
+async fn all_held(plane: &Plane, count: usize) -> Result<()> {
+    wait_for("all eval suites to be asked", Duration::from_secs(300), || async {
+        let waiting = plane.gates.waiting();
+        Ok(if waiting == count { Seen::Yes(()) } else { Seen::NotYet(format!("{waiting} of {count}")) })
+    })
+    .await
+}
+
+/// Pairs the last status write of every run that failed with the next patch of its rollout's route.
+async fn collect(plane: &Plane, fleet: &Fleet, since: Timestamp, into: &mut Latencies) -> Result<()> {
+    let runs: Api<VoiceAnalysisRun> = Api::namespaced(plane.client.clone(), &fleet.namespace);
+    let runs = runs.list(&ListParams::default()).await?.items;
+    let failed = runs.iter().filter(|r| r.status.as_ref().is_some_and(|s| s.phase == RunPhase::Fail));
+    let rollout_of: HashMap<String, &str> = failed.map(|r| (r.name_any(), r.spec.rollout.as_str())).collect();
+    let writes = audit::writes(&plane.audit_log)?;
+    let done = |w: &&Write| w.namespace == fleet.namespace && w.code < 300 && w.answered > since;
+    let mut verdicts: HashMap<&str, &Write> = HashMap::new();
+    for write in writes.iter().filter(done).filter(|w| w.what == "update voiceanalysisruns/status") {
+        // A run is not written any more once it has failed: its last write holds the verdict.
+        if let Some(rollout) = rollout_of.get(&write.name) {
+            verdicts.insert(rollout, write);
+        }
+    }
+    for (rollout, verdict) in &verdicts {
+        let patches = writes.iter().filter(done).filter(|w| w.what == "patch virtualservices" && w.name == *rollout);
+        let Some(patch) = patches.min_by_key(|w| w.answered) else { continue };
+        into.total.push(between(verdict.answered, patch.answered));
+        into.upper.push(between(verdict.received, patch.answered));
+        into.operator.push(between(verdict.answered, patch.received));
+    }
+    if verdicts.len() != fleet.names.len() {
+        eprintln!("{} verdicts of {} in the audit log", verdicts.len(), fleet.names.len());
+    }
+    Ok(())
+}
