@@ -6,6 +6,8 @@ pub mod analysis;
 pub mod common;
 pub mod conditions;
 pub mod crds;
+pub mod judge;
+pub mod provider;
 pub mod rollout;
 pub mod run;
 pub mod status;

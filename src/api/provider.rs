@@ -1,0 +1,160 @@
+//! Where a threshold's value comes from: providers as data.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::common::{Duration, SecretKeyRef, duration_schema, seconds};
+
+fn default_timeout() -> Duration {
+    seconds(10)
+}
+fn default_scrape() -> Duration {
+    seconds(15)
+}
+
+/// Where a value comes from: exactly one field is set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.prometheus) != has(self.web)").message("a provider is exactly one of prometheus, web"))]
+pub struct Provider {
+    /// A Prometheus instant query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prometheus: Option<PrometheusProvider>,
+    /// An HTTP endpoint that answers with JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web: Option<WebProvider>,
+}
+
+/// A Prometheus instant query. `result` is the value of its one series, or a list when the condition indexes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrometheusProvider {
+    /// Base URL, without `{{args...}}` in scheme, host or port.
+    #[schemars(length(min = 1, max = 2048))]
+    pub address: String,
+    /// PromQL; `{{args.NAME}}` inside quotes is escaped.
+    #[schemars(length(min = 1, max = 8192))]
+    pub query: String,
+    /// How often the server scrapes the agents; the first measurement waits the longest window of the query plus this.
+    #[serde(default = "default_scrape")]
+    #[schemars(schema_with = "duration_schema")]
+    pub scrape_interval: Duration,
+    /// Extra request headers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub headers: Vec<Header>,
+    /// Credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+    /// TLS settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Limit of one request.
+    #[serde(default = "default_timeout")]
+    #[schemars(schema_with = "duration_schema")]
+    pub timeout: Duration,
+}
+
+/// An HTTP endpoint that answers with JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebProvider {
+    /// Request method.
+    #[serde(default)]
+    pub method: Method,
+    /// URL; `{{args.NAME}}` is percent-encoded, and refused in scheme, host and port.
+    #[schemars(length(min = 1, max = 4096))]
+    pub url: String,
+    /// Extra request headers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub headers: Vec<Header>,
+    /// Request body; `{{args.NAME}}` inside a JSON string is escaped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 65536))]
+    pub body: Option<String>,
+    /// JSONPath of the value, with or without braces: `{$.passRate}`.
+    #[serde(default = "default_json_path")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub json_path: String,
+    /// Credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+    /// TLS settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Limit of the request; an eval suite may take long.
+    #[serde(default = "default_timeout")]
+    #[schemars(schema_with = "duration_schema")]
+    pub timeout: Duration,
+}
+
+fn default_json_path() -> String {
+    "{$}".into()
+}
+
+/// HTTP request method.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Method {
+    /// GET
+    #[default]
+    Get,
+    /// POST
+    Post,
+    /// PUT
+    Put,
+}
+
+/// A request header: exactly one of `value` and `secretKeyRef`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.value) != has(self.secretKeyRef)").message("a header has exactly one of value, secretKeyRef"))]
+pub struct Header {
+    /// Header name.
+    #[schemars(length(min = 1, max = 128))]
+    pub name: String,
+    /// Literal value; `{{args.NAME}}` is allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 4096))]
+    pub value: Option<String>,
+    /// Value from a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_key_ref: Option<SecretKeyRef>,
+}
+
+/// Credentials: exactly one of `bearer` and `basic`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.bearer) != has(self.basic)").message("auth has exactly one of bearer, basic"))]
+pub struct Auth {
+    /// `Authorization: Bearer` with a token from a Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bearer: Option<SecretKeyRef>,
+    /// `Authorization: Basic` with user and password from Secrets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic: Option<BasicAuth>,
+}
+
+/// User and password.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BasicAuth {
+    /// User name.
+    pub username: SecretKeyRef,
+    /// Password.
+    pub password: SecretKeyRef,
+}
+
+/// TLS settings of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    /// PEM certificates to trust beside the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<SecretKeyRef>,
+    /// Do not check the certificate. For tests only.
+    #[serde(default)]
+    pub insecure_skip_verify: bool,
+}
