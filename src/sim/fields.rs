@@ -289,10 +289,21 @@ pub struct Writer<'a> {
 /// Notes a write that was not an apply: fields it changed belong to its manager alone from now on.
 pub fn track(old: Option<&Value>, new: &mut Value, writer: Writer<'_>, api_version: &str, shape: Shape<'_>) {
     let mut managed = old.map(read_managed).unwrap_or_default();
-    let now = leaves(new, shape);
-    let changed: FieldSet = now.iter().filter(|path| old.and_then(|old| get(old, path)) != get(new, path)).cloned().collect();
+    // Most writes change one part of the object: only that one is taken apart.
+    let touched: Vec<String> = new
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(name, value)| name.as_str() == "metadata" || old.and_then(|old| old.get(name.as_str())) != Some(*value))
+        .map(|(name, _)| name.clone())
+        .collect();
+    let parts: Value = touched.iter().map(|name| (name.clone(), new[name].clone())).collect();
+    let changed: FieldSet = leaves(&parts, shape).into_iter().filter(|path| old.and_then(|old| get(old, path)) != get(new, path)).collect();
     for entry in &mut managed {
-        entry.fields.retain(|path| !changed.contains(path) && get(new, path).is_some());
+        entry.fields.retain(|path| match path.first() {
+            Some(Part::Field(top)) if new.get(top).is_some() && !touched.contains(top) => true,
+            _ => !changed.contains(path) && get(new, path).is_some(),
+        });
     }
     if !changed.is_empty() {
         let own = managed.iter_mut().find(|m| !m.apply && m.manager == writer.manager && m.subresource == writer.subresource);

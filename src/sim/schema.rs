@@ -9,6 +9,11 @@ use serde_json::{Map, Value};
 use super::fail::Cause;
 use super::validate::Validation;
 
+thread_local! {
+    /// Making one registers every function of the rules' language.
+    static VALIDATOR: Validator = Validator::new();
+}
+
 /// A schema, ready for use.
 pub struct Schema {
     value: Value,
@@ -60,13 +65,22 @@ impl Schema {
         validation.causes
     }
 
-    /// Which CEL rules the object breaks. `old` is the object before an update; `status_only` says that nothing
-    /// outside its status can have changed.
-    pub fn check_rules(&self, object: &Value, old: Option<&Value>, status_only: bool) -> Vec<Cause> {
-        if !(self.rules_below.status || (self.rules_below.rest && !status_only)) {
+    /// What is wrong with the object's status.
+    pub fn validate_status(&self, object: &Value) -> Vec<Cause> {
+        let mut validation = Validation::new(&self.patterns);
+        if let (Some(schema), Some(status)) = (self.value.pointer("/properties/status"), object.get("status")) {
+            validation.value(schema, status, "status");
+        }
+        validation.causes
+    }
+
+    /// Which CEL rules the object breaks. `old` is the object before an update; `same_spec` says that its
+    /// spec has not changed.
+    pub fn check_rules(&self, object: &Value, old: Option<&Value>, same_spec: bool) -> Vec<Cause> {
+        if !(self.rules_below.status || (self.rules_below.rest && !same_spec)) {
             return Vec::new();
         }
-        match Validator::new().validate_compiled(&self.rules, object, old) {
+        match VALIDATOR.with(|validator| validator.validate_compiled(&self.rules, object, old)) {
             Ok(()) => Vec::new(),
             Err(errors) => {
                 errors.into_vec().into_iter().map(|e| Cause::invalid(e.field_path, format!("Invalid value: {}", e.message))).collect()

@@ -32,7 +32,8 @@ impl<'a> Validation<'a> {
         }
     }
 
-    fn value(&mut self, schema: &Value, value: &Value, at: &str) {
+    /// Validates a value at a path.
+    pub fn value(&mut self, schema: &Value, value: &Value, at: &str) {
         if value.is_null() && flag(schema, "nullable") {
             return;
         }

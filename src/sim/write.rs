@@ -258,14 +258,20 @@ fn check_type(resource: &Resource, body: &Value) -> Answer<()> {
 
 /// Whether nothing changed but the times of managed fields.
 fn is_same(old: &Value, new: &Value) -> bool {
-    let bare = |value: &Value| {
-        let mut value = value.clone();
-        for entry in value.pointer_mut("/metadata/managedFields").and_then(Value::as_array_mut).into_iter().flatten() {
-            entry["time"] = Value::Null;
-        }
-        value
-    };
-    bare(old) == bare(new)
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return false };
+    old.len() == new.len()
+        && old.iter().all(|(name, was)| {
+            let Some(is) = new.get(name) else { return false };
+            if name == "metadata" { timeless(was) == timeless(is) } else { was == is }
+        })
+}
+
+fn timeless(metadata: &Value) -> Value {
+    let mut metadata = metadata.clone();
+    for entry in metadata.get_mut("managedFields").and_then(Value::as_array_mut).into_iter().flatten() {
+        entry["time"] = Value::Null;
+    }
+    metadata
 }
 
 /// Five letters that differ for each number and do not look like a count.
