@@ -136,8 +136,12 @@ impl Machine<'_> {
     pub(super) fn undecided(&self) -> String {
         let gates = self.step_run().map(|r| r.gates.as_slice()).unwrap_or_default();
         match gates.iter().find(|g| g.mode == Mode::Enforce && g.verdict != Some(Verdict::Pass)) {
-            Some(g) if g.message.is_empty() => format!("{}: no measurement yet", g.name),
-            Some(g) => format!("{}: {}", g.name, g.message),
+            Some(g) => {
+                // As it is told in `status.gates`.
+                let told = self.s.gates.iter().find(|s| s.kind == RunKind::Step && s.name == g.name).map_or(&g.message, |s| &s.message);
+                let told = if told.is_empty() { "no measurement yet" } else { told };
+                format!("{}: {told}", g.name)
+            }
             None => "analysis starts".into(),
         }
     }
