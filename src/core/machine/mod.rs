@@ -19,7 +19,8 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use crate::api::VoiceRolloutStatus;
-use crate::api::status::{AbortRecord, DecisionRecord, MAX_DECISIONS, StepState};
+use crate::api::run::Verdict;
+use crate::api::status::{AbortRecord, DecisionRecord, GateSummary, MAX_DECISIONS, StepState};
 use crate::core::intent::{EventNote, Intent};
 use crate::core::observe::Observations;
 use crate::core::plan::Plan;
@@ -150,9 +151,25 @@ impl<'a> Machine<'a> {
             let surplus = self.s.decisions.len() - MAX_DECISIONS;
             self.s.decisions.drain(..surplus);
         }
+        self.leave_ticks_unwritten();
         let now = self.seen.now;
         let wake_at = self.wakes.into_iter().filter(|t| *t > now).min();
         Decision { status: self.s, urgent: self.urgent, intents: self.intents, events: self.events, wake_at }
+    }
+
+    /// A gate that goes on passing tells its new values in its run; they alone are no reason to write the rollout.
+    fn leave_ticks_unwritten(&mut self) {
+        let same = |a: &GateSummary, b: &GateSummary| {
+            let passes = a.verdict == Some(Verdict::Pass) && (a.verdict, a.consequence, a.mode) == (b.verdict, b.consequence, b.mode);
+            a == b || (passes && (&a.name, a.kind) == (&b.name, b.kind))
+        };
+        let (new, old) = (&self.s.gates, &self.old.gates);
+        if new != old && new.len() == old.len() && new.iter().zip(old).all(|(a, b)| same(a, b)) {
+            let fresh = std::mem::replace(&mut self.s.gates, old.clone());
+            if self.s != *self.old {
+                self.s.gates = fresh;
+            }
+        }
     }
 
     fn now(&self) -> Timestamp {
