@@ -2,10 +2,13 @@
 
 use std::process::Command;
 
-use crate::plane::Plane;
+use crate::plane;
+use crate::stack::Result;
+use crate::stack::paths::Paths;
 
 /// Prints machine, versions and what runs.
-pub fn print(plane: &Plane) {
+pub fn print() -> Result<()> {
+    let (paths, program) = (Paths::find()?, plane::program()?);
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name));
@@ -20,8 +23,21 @@ pub fn print(plane: &Plane) {
         read("/proc/sys/kernel/osrelease").trim()
     );
     println!("  load over the last minute before the start: {}", read("/proc/loadavg").split(' ').next().unwrap_or_default());
-    println!("  {}, {}", first_line(&plane.paths.apiserver), first_line(&plane.paths.etcd));
-    println!("  {} (release build), its own process; all of the above on the same machine, etcd without fsync", first_line(&plane.program));
+    println!("  {}, {}", first_line(&paths.apiserver), first_line(&paths.etcd));
+    println!(
+        "  {} ({} MiB, build profile {}), a process of its own",
+        first_line(&program),
+        std::fs::metadata(&program)?.len() >> 20,
+        profile()
+    );
+    println!(
+        "  all on this machine: operator, API server, etcd without fsync, controller-manager, a node without programs, the gates' server"
+    );
+    Ok(())
+}
+
+fn profile() -> &'static str {
+    if cfg!(debug_assertions) { "dev: the figures say nothing" } else { "release" }
 }
 
 fn first_line(program: &std::path::Path) -> String {

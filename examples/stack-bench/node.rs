@@ -11,6 +11,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::stack::Result;
 use crate::stack::cluster::wait_namespace;
@@ -24,8 +25,8 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Pods that are answered for at the same time.
 const CONCURRENCY: usize = 8;
 
-/// Registers the node and plays its kubelet until this process ends.
-pub async fn start(client: Client) -> Result<()> {
+/// Registers the node and plays its kubelet until `tasks` is dropped.
+pub async fn start(client: Client, tasks: &mut JoinSet<()>) -> Result<()> {
     wait_namespace(&client, LEASES).await?;
     let nodes: Api<Node> = Api::all(client.clone());
     let params = PatchParams::apply("bench").force();
@@ -42,8 +43,8 @@ pub async fn start(client: Client) -> Result<()> {
         Ok(())
     };
     beat(&client).await?;
-    tokio::spawn(run(client.clone()));
-    tokio::spawn(async move {
+    tasks.spawn(run(client.clone()));
+    tasks.spawn(async move {
         loop {
             tokio::time::sleep(HEARTBEAT).await;
             // The next one may succeed; a node that stays silent shows as pods that are not ready.

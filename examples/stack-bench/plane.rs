@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::gates::Gates;
 use crate::node;
@@ -31,12 +32,38 @@ pub struct Plane {
     pub gates: Gates,
     /// The API server's audit log.
     pub audit_log: PathBuf,
-    /// The operator's release binary.
-    pub program: PathBuf,
-    /// The components' paths.
-    pub paths: Paths,
+    program: PathBuf,
     cluster: Cluster,
     dir: PathBuf,
+    _tasks: JoinSet<()>,
+}
+
+/// The operator's binary, built beside this program.
+pub fn program() -> Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let target = own.parent().and_then(Path::parent).ok_or_else(|| Error::other("this program is in no folder"))?;
+    let program = target.join("voicerollout");
+    if program.is_file() {
+        return Ok(program);
+    }
+    Err(Error::other(format!("{} is missing: cargo build --release --bin voicerollout", program.display())))
+}
+
+/// Memory of a process, in MiB.
+pub struct Memory {
+    /// Resident now.
+    pub resident: f64,
+    /// Of it what is not a page of a file.
+    pub anonymous: f64,
+    /// The most that ever was resident.
+    pub peak: f64,
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { resident, anonymous, peak } = self;
+        write!(f, "{resident:.1} MiB resident, {anonymous:.1} of it not of files; at most {peak:.1} MiB")
+    }
 }
 
 /// A running operator.
@@ -51,13 +78,8 @@ impl Plane {
     /// Starts all but the operator.
     pub async fn start() -> Result<Self> {
         let paths = Paths::find()?;
-        let own = std::env::current_exe()?;
-        let target = own.parent().and_then(Path::parent).ok_or_else(|| Error::other("this program is in no folder"))?;
-        let program = target.join("voicerollout");
-        if !program.is_file() {
-            return Err(Error::other(format!("{} is missing: cargo build --release --bin voicerollout", program.display())));
-        }
-        let dir = target.join("stack-bench");
+        let program = program()?;
+        let dir = program.with_file_name("stack-bench");
         match std::fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => std::fs::create_dir_all(&dir)?,
@@ -66,9 +88,10 @@ impl Plane {
         let client = cluster.client().await?;
         futures::future::try_join(Istio::install_crds(&paths, &client), own_crds(&client)).await?;
         cluster.start_controllers().await?;
-        node::start(client.clone()).await?;
+        let mut tasks = JoinSet::new();
+        node::start(client.clone(), &mut tasks).await?;
         let gates = Gates::start().await?;
-        let plane = Self { client, gates, audit_log: cluster.audit_log.clone(), program, paths, cluster, dir };
+        let plane = Self { client, gates, audit_log: cluster.audit_log.clone(), program, cluster, dir, _tasks: tasks };
         plane.apply(&account()).await?;
         Ok(plane)
     }
@@ -110,15 +133,15 @@ impl Plane {
 }
 
 impl Operator {
-    /// Memory that is resident now, and the most that ever was, in MiB.
-    pub async fn memory(&self) -> Result<(f64, f64)> {
+    /// Its memory now.
+    pub async fn memory(&self) -> Result<Memory> {
         let pid = self.process.pid().await.ok_or_else(|| Error::other("the operator has ended"))?;
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let field = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
             line.and_then(|rest| rest.split_whitespace().next()?.parse::<f64>().ok()).map_or(f64::NAN, |kib| kib / 1024.0)
         };
-        Ok((field("VmRSS:"), field("VmHWM:")))
+        Ok(Memory { resident: field("VmRSS:"), anonymous: field("RssAnon:"), peak: field("VmHWM:") })
     }
 
     /// Requests so far that have ended, watches and the Lease left out, by verb and resource; from its own `/metrics`.

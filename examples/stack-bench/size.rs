@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::fleet::Fleet;
-use crate::plane::{Operator, Plane};
+use crate::plane::Plane;
 use crate::stack::Result;
 
 /// Real time over which an idle operator is watched; ten virtual minutes are counted on the simulated server.
@@ -15,13 +15,13 @@ const IDLE: Duration = Duration::from_secs(20);
 pub async fn run(plane: &Plane, count: usize) -> Result<()> {
     println!("\n{count} rollouts, each with a ReplicaSet, a pod, two Services, their EndpointSlices and a VirtualService");
     let operator = plane.operator().await?;
-    let (empty, _) = operator.memory().await?;
+    println!("  operator without rollouts: {}", operator.memory().await?);
     let begin = Instant::now();
     let steps = json!({"steps": [{"setWeight": 5}, {"pause": {"duration": "5m"}}, {"setWeight": 50}, {"pause": {"duration": "5m"}}]});
     let fleet = Fleet::create(plane, "size", count, |_| steps.clone()).await?;
     fleet.wait_healthy().await?;
     eprintln!("{count} first deployments after {:.1?}", begin.elapsed());
-    print(&operator, "operator that has deployed them all", Some(empty)).await?;
+    println!("  operator that has deployed them all: {}", operator.memory().await?);
     operator.stop().await;
 
     let operator = plane.operator().await?;
@@ -29,7 +29,7 @@ pub async fn run(plane: &Plane, count: usize) -> Result<()> {
     let before = operator.requests().await?;
     tokio::time::sleep(IDLE).await;
     let after = operator.requests().await?;
-    print(&operator, "operator started with all of them there", None).await?;
+    println!("  operator started with all of them there: {}", operator.memory().await?);
     let new: Vec<String> = after
         .iter()
         .filter(|(name, n)| before.iter().all(|(other, m)| other != name || m < n))
@@ -41,12 +41,5 @@ pub async fn run(plane: &Plane, count: usize) -> Result<()> {
         if new.is_empty() { "none".into() } else { new.join(", ") }
     );
     operator.stop().await;
-    Ok(())
-}
-
-async fn print(operator: &Operator, title: &str, empty: Option<f64>) -> Result<()> {
-    let (rss, peak) = operator.memory().await?;
-    let empty = empty.map(|mib| format!(" ({mib:.0} MiB before)")).unwrap_or_default();
-    println!("  {title}: {rss:.0} MiB resident{empty}, {peak:.0} MiB at most");
     Ok(())
 }

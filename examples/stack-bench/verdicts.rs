@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use kube::api::ListParams;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use voicerollout::api::VoiceAnalysisRun;
@@ -40,9 +41,10 @@ pub async fn run(plane: &Plane, count: usize) -> Result<()> {
     println!("  each rollout also has a gate that is measured every 10 s, and goes through its abort after the patch");
     let operator = plane.operator().await?;
     let fleet = Fleet::create(plane, "verdicts", count, |i| release(plane, i)).await?;
+    plane.apply(&[json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "plain", "namespace": fleet.namespace}})]).await?;
     fleet.wait_healthy().await?;
     let weights = Weights::follow(&plane.client, &fleet.namespace);
-    let (mut single, mut burst) = (Latencies::default(), Latencies::default());
+    let (mut single, mut burst, mut plain) = (Latencies::default(), Latencies::default(), Vec::new());
     for round in 0..2 * ROUNDS {
         let begin = Instant::now();
         fleet.set_image(&format!("registry.test/voice-agent:v{}", round + 2)).await?;
@@ -55,7 +57,9 @@ pub async fn run(plane: &Plane, count: usize) -> Result<()> {
             plane.gates.answer(name, 0.0);
             if !at_once {
                 weights.wait_zero(std::slice::from_ref(name)).await?;
-                tokio::time::sleep(PACE).await;
+                tokio::time::sleep(PACE / 2).await;
+                plain.push(plain_write(plane, &fleet.namespace).await?);
+                tokio::time::sleep(PACE / 2).await;
             }
         }
         weights.wait_zero(&fleet.names).await?;
@@ -63,9 +67,9 @@ pub async fn run(plane: &Plane, count: usize) -> Result<()> {
         collect(plane, &fleet, since, if at_once { &mut burst } else { &mut single }).await?;
     }
     print("one verdict at a time", single);
+    Times::new(plain).print("for comparison: a PATCH of a ConfigMap, round trip");
     print(&format!("all {count} at once"), burst);
-    let (rss, peak) = operator.memory().await?;
-    println!("  operator: {rss:.0} MiB resident, {peak:.0} MiB at most");
+    println!("  operator: {}", operator.memory().await?);
     operator.stop().await;
     Ok(())
 }
@@ -84,6 +88,15 @@ fn release(plane: &Plane, i: usize) -> Value {
     };
     let gates = [gate("eval-pass-rate", format!("hold/agent-{i}")), gate("task-success", "pass".into())];
     json!({"steps": [{"setWeight": 5}, {"pause": {}}], "analysis": {"gates": gates}})
+}
+
+/// Milliseconds that this program waits for a write that nobody acts on: what the machine makes of one at the moment.
+async fn plain_write(plane: &Plane, namespace: &str) -> Result<f64> {
+    let api: Api<ConfigMap> = Api::namespaced(plane.client.clone(), namespace);
+    let begin = Instant::now();
+    let data = json!({"data": {"now": Timestamp::now().to_string()}});
+    api.patch("plain", &PatchParams::default(), &Patch::Merge(data)).await?;
+    Ok(begin.elapsed().as_secs_f64() * 1000.0)
 }
 
 async fn all_held(plane: &Plane, count: usize) -> Result<()> {

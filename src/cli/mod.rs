@@ -18,6 +18,9 @@ use error::CliError;
 use table::Paint;
 use verbs::Session;
 
+/// Most threads that tasks run on.
+const MAX_THREADS: usize = 4;
+
 /// Parses the command line, does what it says, and gives the exit code: 0 done; 1 refused, or what was asked for
 /// is not there; 2 a wrong command line, or the outcome is not known.
 pub fn main() -> ExitCode {
@@ -32,7 +35,9 @@ pub fn main() -> ExitCode {
     if let Verb::Demo(args) = &cli.verb {
         return exit(demo::demo(args));
     }
-    let result = match tokio::runtime::Runtime::new() {
+    // The work is waiting for servers; each thread more costs memory, and nodes may have a hundred processors.
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
+    let result = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {
         Ok(runtime) => runtime.block_on(dispatch(cli)),
         Err(source) => Err(CliError::Io { what: "start the async runtime".into(), source }),
     };

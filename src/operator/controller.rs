@@ -13,22 +13,23 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::backoff::Backoff;
 use super::clock::Clock;
 use super::gather::{named_templates, route_namespace};
 use super::leadership::Leadership;
-use super::reconcile::{Context, on_error, reconcile};
+use super::reconcile::{Context, TURNS, on_error, reconcile};
 use super::routes;
 use super::stores::{Changes, Guarded, Stores, scoped, watch as fill, watch_with};
+use super::trim;
 use crate::api::common::ROLLOUT_LABEL;
 use crate::api::rollout::IstioTraffic;
 use crate::api::{ClusterVoiceAnalysisTemplate, VoiceAnalysisRun, VoiceAnalysisTemplate, VoiceRollout, VoiceRolloutAction};
 use crate::metrics::Metrics;
 
-/// Rollouts that are worked on at the same time.
-const CONCURRENCY: u16 = 8;
+/// Passes at the same time: no limit. [`reconcile`] has its own, so that a revert need not wait for other passes.
+const CONCURRENCY: u16 = 0;
 
 /// What the controller is started with.
 pub struct Settings {
@@ -77,7 +78,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Syn
     };
     let scopes: Vec<Scope> = scopes.iter().map(|n| open(&mut stores, &settings.client, n.as_deref())).collect();
     let all: Api<Guarded<ClusterVoiceAnalysisTemplate>> = Api::all(settings.client.clone());
-    let mut cluster_templates = Some(fill(&mut stores.cluster_templates, all, watcher::Config::default()));
+    let mut cluster_templates = Some(fill(&mut stores.cluster_templates, all, watcher::Config::default(), trim::metadata));
     let reporter = Reporter { controller: "voicerollout".into(), instance: Some(settings.identity.clone()) };
     let context = Arc::new(Context {
         recorder: Recorder::new(settings.client.clone(), reporter),
@@ -87,6 +88,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Syn
         clock: settings.clock,
         metrics: settings.metrics,
         actions_verified: settings.actions_verified,
+        turns: Semaphore::new(TURNS),
         backoff: Backoff::new(),
         replaced: Mutex::new(HashMap::new()),
     });
@@ -125,19 +127,31 @@ fn open(stores: &mut Stores, client: &Client, namespace: Option<&str>) -> Scope 
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
         None => Api::all_with(client.clone(), resource),
     };
-    let rollouts = fill(&mut stores.rollouts, scoped(client, namespace), any());
+    let rollouts = fill(&mut stores.rollouts, scoped(client, namespace), any(), trim::metadata);
     Scope {
         rollouts,
         reader: stores.rollouts.newest_part(),
-        replica_sets: fill(&mut stores.replica_sets, scoped(client, namespace), ours()),
-        pods: fill(&mut stores.pods, scoped(client, namespace), ours()),
-        services: fill(&mut stores.services, scoped(client, namespace), any()),
-        slices: fill(&mut stores.slices, scoped(client, namespace), any()),
-        virtual_services: watch_with(&mut stores.virtual_services, istio(&routes::virtual_service()), any(), routes::virtual_service()),
-        destination_rules: watch_with(&mut stores.destination_rules, istio(&routes::destination_rule()), any(), routes::destination_rule()),
-        runs: fill(&mut stores.runs, scoped(client, namespace), any()),
-        actions: fill(&mut stores.actions, scoped(client, namespace), any()),
-        templates: fill(&mut stores.templates, scoped(client, namespace), any()),
+        replica_sets: fill(&mut stores.replica_sets, scoped(client, namespace), ours(), trim::replica_set),
+        pods: fill(&mut stores.pods, scoped(client, namespace), ours(), trim::pod),
+        services: fill(&mut stores.services, scoped(client, namespace), any(), trim::service),
+        slices: fill(&mut stores.slices, scoped(client, namespace), any(), trim::slice),
+        virtual_services: watch_with(
+            &mut stores.virtual_services,
+            istio(&routes::virtual_service()),
+            any(),
+            trim::metadata,
+            routes::virtual_service(),
+        ),
+        destination_rules: watch_with(
+            &mut stores.destination_rules,
+            istio(&routes::destination_rule()),
+            any(),
+            trim::metadata,
+            routes::destination_rule(),
+        ),
+        runs: fill(&mut stores.runs, scoped(client, namespace), any(), trim::metadata),
+        actions: fill(&mut stores.actions, scoped(client, namespace), any(), trim::metadata),
+        templates: fill(&mut stores.templates, scoped(client, namespace), any(), trim::metadata),
     }
 }
 

@@ -14,5 +14,6 @@ pub mod process;
 pub mod reconcile;
 pub mod routes;
 pub mod stores;
+pub mod trim;
 pub mod workload;
 pub mod write;

@@ -10,6 +10,7 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::act::{ActError, CONFLICT_WAIT, Hands, params};
 use super::backoff::Backoff;
@@ -27,6 +28,12 @@ use crate::metrics::Metrics;
 /// Longest note that the events API takes, in bytes.
 const MAX_NOTE: usize = 1024;
 
+/// Passes that persist and act at the same time. Lowering a canary's weight is not counted.
+pub const TURNS: usize = 8;
+
+/// Wait for a cache that has not seen our own last write.
+const BEHIND: Duration = Duration::from_millis(20);
+
 /// What the rollout controller works with.
 pub struct Context {
     /// The client.
@@ -43,6 +50,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// The chart's admission policy vouches for `requestedBy`.
     pub actions_verified: bool,
+    /// Leave to persist and act: [`TURNS`] of them.
+    pub turns: Semaphore,
     /// Waits after failures.
     pub backoff: Backoff,
     /// Versions of rollouts that a status write of ours has replaced: a cache that still has one is behind.
@@ -87,26 +96,24 @@ pub async fn reconcile(object: Arc<Guarded<VoiceRollout>>, context: Arc<Context>
         Ok(rollout) => rollout,
         Err(broken) => return report_broken(&context, broken).await,
     };
-    if context.is_behind(rollout) {
-        return Ok(Action::requeue(Duration::from_millis(20)));
-    }
-    let seen = gather::gather(&context.stores, rollout, context.clock.now(), context.actions_verified);
-    let plan = Plan::parse(&rollout.name_any(), &rollout.spec, &seen);
-    let old = rollout.status.clone().unwrap_or_default();
-    let decision = decide(&gather::subject(rollout), &plan, &old, &seen);
-
+    // A revert waits for no other rollout's pass, also when a hundred verdicts come at once.
+    let Some(decision) = context.decide(rollout) else { return Ok(Action::requeue(BEHIND)) };
     let urgent = context.act(rollout, &decision.urgent).await;
-    let rollout = &context.persist(rollout, &old, &decision.status).await?;
-    let acted = context.act(rollout, &decision.intents).await;
-    context.tell(rollout, &decision.events).await;
-    if decision.intents.contains(&Intent::RemoveFinalizer) && acted.is_ok() {
-        context.forget(rollout);
-    } else {
-        context.metrics.rollouts.observe(rollout);
+    if let Ok(_turn) = context.turns.try_acquire() {
+        return context.carry_on(rollout, decision, urgent).await;
     }
-    urgent.and(acted).map_err(|source| Error::Act { source, wake: context.wake(&decision) })?;
-    context.backoff.reset(&rollout.uid().unwrap_or_default());
-    Ok(context.wake(&decision).map_or_else(Action::await_change, Action::requeue))
+    if !decision.urgent.is_empty() {
+        let _turn = context.turns.acquire().await;
+        return context.carry_on(rollout, decision, urgent).await;
+    }
+    drop(decision);
+    let _turn = context.turns.acquire().await;
+    // The world went on while this pass waited for its turn.
+    let newest = context.stores.rollouts.get(&rollout.namespace().unwrap_or_default(), &rollout.name_any());
+    let Some(Ok(rollout)) = newest.as_deref().map(|guarded| &guarded.0) else { return Ok(Action::await_change()) };
+    let Some(decision) = context.decide(rollout) else { return Ok(Action::requeue(BEHIND)) };
+    let urgent = context.act(rollout, &decision.urgent).await;
+    context.carry_on(rollout, decision, urgent).await
 }
 
 /// What to do after a failed pass.
@@ -121,6 +128,33 @@ pub fn on_error(object: Arc<Guarded<VoiceRollout>>, error: &Error, context: Arc<
 }
 
 impl Context {
+    /// What to do, by the caches; `None` when the rollout in the cache is older than our own last write.
+    fn decide(&self, rollout: &VoiceRollout) -> Option<Decision> {
+        if self.is_behind(rollout) {
+            return None;
+        }
+        let seen = gather::gather(&self.stores, rollout, self.clock.now(), self.actions_verified);
+        let plan = Plan::parse(&rollout.name_any(), &rollout.spec, &seen);
+        let old = rollout.status.clone().unwrap_or_default();
+        Some(decide(&gather::subject(rollout), &plan, &old, &seen))
+    }
+
+    /// Persists, acts and tells, after the urgent intents.
+    async fn carry_on(&self, rollout: &VoiceRollout, decision: Decision, urgent: Result<(), ActError>) -> Result<Action, Error> {
+        let old = rollout.status.clone().unwrap_or_default();
+        let rollout = &self.persist(rollout, &old, &decision.status).await?;
+        let acted = self.act(rollout, &decision.intents).await;
+        self.tell(rollout, &decision.events).await;
+        if decision.intents.contains(&Intent::RemoveFinalizer) && acted.is_ok() {
+            self.forget(rollout);
+        } else {
+            self.metrics.rollouts.observe(rollout);
+        }
+        urgent.and(acted).map_err(|source| Error::Act { source, wake: self.wake(&decision) })?;
+        self.backoff.reset(&rollout.uid().unwrap_or_default());
+        Ok(self.wake(&decision).map_or_else(Action::await_change, Action::requeue))
+    }
+
     /// The cache has a version that our own last write replaced.
     fn is_behind(&self, rollout: &VoiceRollout) -> bool {
         let replaced = self.replaced.lock();

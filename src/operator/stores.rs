@@ -158,29 +158,27 @@ impl Default for Stores {
 /// What a watch yields: objects that changed, after the cache has them.
 pub type Changes<K> = futures::stream::BoxStream<'static, Result<K, watcher::Error>>;
 
-/// Adds a watch to a cache and gives its changes.
-pub fn watch<K>(cache: &mut Cache<K>, api: Api<K>, config: watcher::Config) -> Changes<K>
+/// Objects in one answer to a list: all of an answer are in memory at once, before they are trimmed.
+const PAGE: u32 = 100;
+
+/// Adds a watch to a cache and gives its changes. `trim` takes away what is not kept.
+pub fn watch<K>(cache: &mut Cache<K>, api: Api<K>, config: watcher::Config, trim: fn(&mut K)) -> Changes<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Hash + Eq + Clone + Debug + Send + Sync + Default,
 {
-    watch_with(cache, api, config, K::DynamicType::default())
+    watch_with(cache, api, config, trim, K::DynamicType::default())
 }
 
 /// [`watch`] for kinds known at run time.
-pub fn watch_with<K>(cache: &mut Cache<K>, api: Api<K>, config: watcher::Config, dyntype: K::DynamicType) -> Changes<K>
+pub fn watch_with<K>(cache: &mut Cache<K>, api: Api<K>, config: watcher::Config, trim: fn(&mut K), dyntype: K::DynamicType) -> Changes<K>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     K::DynamicType: Hash + Eq + Clone + Debug + Send + Sync,
 {
     let writer = Writer::new(dyntype);
     cache.parts.push(writer.as_reader());
-    logged(watcher(api, config))
-        .default_backoff()
-        .modify(|o: &mut K| o.meta_mut().managed_fields = None)
-        .reflect(writer)
-        .touched_objects()
-        .boxed()
+    logged(watcher(api, config.page_size(PAGE))).default_backoff().modify(trim).reflect(writer).touched_objects().boxed()
 }
 
 fn logged<K>(

@@ -18,7 +18,7 @@ use futures::{FutureExt, Stream, StreamExt};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{Controller, WatchStreamExt, controller as kube_controller, reflector, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -72,11 +72,8 @@ pub async fn run(ctx: Arc<AnalysisContext>, namespace: Option<String>, stop: imp
     // Also when this future is dropped: its measurements must not outlive it.
     let _tasks = EndTasks(state.clone());
     let (store, writer) = reflector::store();
-    let changes = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .modify(|run| run.meta_mut().managed_fields = None)
-        .reflect(writer)
-        .touched_objects();
+    let changes =
+        watcher(api, watcher::Config::default()).default_backoff().modify(super::trim::metadata).reflect(writer).touched_objects();
     let stop = stop.shared();
     let controller = Controller::for_stream(changes, store)
         .with_config(kube_controller::Config::default().concurrency(CONCURRENCY))
