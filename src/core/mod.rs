@@ -10,6 +10,7 @@ pub mod plan;
 pub mod resolve;
 pub mod revision;
 pub mod route;
+pub mod stats;
 pub mod window;
 
 /// Something wrong in a resource: where, and what to do about it.
