@@ -179,6 +179,8 @@ impl Design {
 pub struct Evidence {
     design: Design,
     ticks: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<i64>,
     edges: Vec<Edge>,
 }
 
@@ -196,6 +198,8 @@ struct Edge {
 struct Stored {
     design: Design,
     ticks: u64,
+    #[serde(default)]
+    last: Option<i64>,
     edges: Vec<Edge>,
 }
 
@@ -203,12 +207,12 @@ impl TryFrom<Stored> for Evidence {
     type Error = String;
 
     fn try_from(stored: Stored) -> Result<Self, String> {
-        let Stored { design, ticks, edges } = stored;
+        let Stored { design, ticks, last, edges } = stored;
         design.check().map_err(|e| e.to_string())?;
         if edges.len() != design.edges || edges.iter().any(|edge| edge.log_likelihood.len() != design.len()) {
             return Err("the evidence does not fit its own design: it was edited, or cut short".to_owned());
         }
-        Ok(Self { design, ticks, edges })
+        Ok(Self { design, ticks, last, edges })
     }
 }
 
@@ -236,7 +240,7 @@ impl Evidence {
     pub fn new(design: Design) -> Result<Self, DesignError> {
         design.check()?;
         let edge = Edge { totals: Tick::default(), log_likelihood: vec![0.0; design.len()] };
-        Ok(Self { edges: vec![edge; design.edges], ticks: 0, design })
+        Ok(Self { edges: vec![edge; design.edges], ticks: 0, last: None, design })
     }
 
     /// What it is collected for.
@@ -247,6 +251,25 @@ impl Evidence {
     /// Whether it was collected for this design. If not, it must be started anew, and the user be told.
     pub fn matches(&self, design: &Design) -> bool {
         self.design == *design
+    }
+
+    /// Adds the tick of a point in time, such as seconds since 1970, unless it is no later than the last one; whether it
+    /// was added. Counting a tick twice would make evidence out of nothing.
+    ///
+    /// # Errors
+    /// As [`Evidence::add`].
+    pub fn add_once(&mut self, at: i64, tick: &[Tick]) -> Result<bool, TickError> {
+        if self.last.is_some_and(|last| at <= last) {
+            return Ok(false);
+        }
+        self.add(tick)?;
+        self.last = Some(at);
+        Ok(true)
+    }
+
+    /// When the last tick was that came with a time.
+    pub const fn last(&self) -> Option<i64> {
+        self.last
     }
 
     /// Adds a tick: one pair of counts an edge. The caller sees to it that no tick is added twice.

@@ -17,8 +17,11 @@ pub mod evidence;
 pub mod fnch;
 pub mod paired;
 pub mod plan;
+mod sampling;
+pub mod simulate;
 mod special;
 pub mod srm;
+pub mod traffic;
 
 #[cfg(test)]
 mod tests;
