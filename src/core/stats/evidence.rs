@@ -30,6 +30,8 @@ use super::log_mean_exp;
 pub const ABORT_BETS: [f64; 5] = [1.25, 1.5, 2.0, 3.0, 5.0];
 /// Bets for the canary, as multiples of the margin that it must stay below.
 pub const PASS_BETS: [f64; 5] = [0.25, 0.375, 0.5, 0.625, 0.75];
+/// Calls of an arm in one tick beyond which the counts are not those of calls; it bounds memory.
+const MOST_CALLS: u64 = 1_000_000;
 /// Odds ratios outside of this and its inverse are refused.
 const WIDEST: f64 = 1e6;
 
@@ -230,6 +232,9 @@ pub enum TickError {
     /// More bad calls than calls.
     #[error("more bad calls than calls: canary {} of {}, stable {} of {}", .0.bad_canary, .0.calls_canary, .0.bad_stable, .0.calls_stable)]
     Impossible(Tick),
+    /// More calls than there can be between two scrapes.
+    #[error("{0} calls in one tick are more than can be ({MOST_CALLS}): does the metric count calls?")]
+    TooMany(u64),
 }
 
 impl Evidence {
@@ -282,6 +287,9 @@ impl Evidence {
         }
         if let Some(bad) = tick.iter().find(|counts| !counts.is_possible()) {
             return Err(TickError::Impossible(*bad));
+        }
+        if let Some(many) = tick.iter().map(|counts| counts.calls_canary.max(counts.calls_stable)).find(|calls| *calls > MOST_CALLS) {
+            return Err(TickError::TooMany(many));
         }
         let odds_ratios = self.design.odds_ratios();
         for (edge, counts) in self.edges.iter_mut().zip(tick) {
