@@ -33,6 +33,13 @@ pub fn fraction(key: &str) -> f64 {
     f64::from(u16::from_be_bytes([digest[0], digest[1]])) / 65536.0
 }
 
+/// A short hash: 8 hexadecimal digits.
+pub fn short(bytes: &[u8]) -> String {
+    let mut text = hex(bytes);
+    text.truncate(8);
+    text
+}
+
 fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
