@@ -10,9 +10,15 @@
 //! The unit of all counts is a call, not a turn: turns of one call go wrong together, and a test that takes them for
 //! independent aborts several times as often as it promises.
 
+pub mod absolute;
+pub mod betting;
 mod curve;
 pub mod evidence;
 pub mod fnch;
+pub mod paired;
+pub mod plan;
+mod special;
+pub mod srm;
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! Tests of the statistics. Long seeded forms run with `PROPTEST_CASES`.
 
+mod closed_forms;
 mod evidence;
 mod fnch;
 

@@ -1,0 +1,28 @@
+//! Do the arms get the calls that the weights promise? A sample-ratio test.
+//!
+//! Counts per arm under expected shares against all other shares, mixed with a Dirichlet density around the expected ones:
+//! Lindon and Malek, "Anytime-valid inference for multinomial count data", NeurIPS 2022, as in the package ssrm.
+
+use libm::lgamma;
+
+/// How closely the alternatives lie around the expected shares, as in ssrm.
+pub const CONCENTRATION: f64 = 10_000.0;
+
+/// Log Bayes factor against the expected shares, an e-process in the counts: a mismatch is found when it reaches
+/// `ln(1/alpha)`, at any look.
+///
+/// Both slices are of one length; shares are above 0 and sum to 1. When weights change, the counts of each weight are
+/// taken alone and the logarithms added.
+pub fn log_bayes_factor(counts: &[u64], shares: &[f64], concentration: f64) -> f64 {
+    let prior: Vec<f64> = shares.iter().map(|share| share * concentration).collect();
+    log_bayes_factor_with(counts, shares, &prior)
+}
+
+/// The same with the Dirichlet density's parameters given.
+pub fn log_bayes_factor_with(counts: &[u64], shares: &[f64], prior: &[f64]) -> f64 {
+    let total: f64 = counts.iter().map(|count| *count as f64).sum();
+    let weight: f64 = prior.iter().sum();
+    let arms = counts.iter().zip(shares.iter().zip(prior));
+    let sum: f64 = arms.map(|(count, (share, a))| lgamma(a + *count as f64) - lgamma(*a) - *count as f64 * share.ln()).sum();
+    lgamma(weight) - lgamma(weight + total) + sum
+}
