@@ -83,7 +83,7 @@ pub struct Certainty {
     #[serde(default = "default_false_promote")]
     #[schemars(range(min = 0.0, max = 0.5))]
     pub false_promote: f64,
-    /// Alternatives that the abort side bets on, as multiples of its margin (of its odds, for a rate).
+    /// Alternatives that the abort side bets on, as multiples of its margin; left out: 1.25, 1.5, 2, 3, 5.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub grid: Vec<f64>,
@@ -182,9 +182,10 @@ pub struct Absolute {
     /// When the canary is good enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pass_if: Option<RatePassIf>,
-    /// What the test is sure of.
-    #[serde(flatten)]
-    pub certainty: Certainty,
+    /// Chance that the gate ever passes although as many calls are bad as `passIf` says.
+    #[serde(default = "default_false_promote")]
+    #[schemars(range(min = 0.0, max = 0.5))]
+    pub false_promote: f64,
 }
 
 /// When the canary is worse.

@@ -42,9 +42,9 @@ pub struct Comparison {
     /// Time before which the gate does not pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,
-    /// What is still needed.
+    /// What an abort still takes, if the canary goes on as badly as it looks; absent while nothing points there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outlook: Option<Outlook>,
+    pub to_abort: Option<Outlook>,
     /// Looks at the counters that count.
     #[serde(default)]
     pub ticks: i64,
@@ -84,28 +84,20 @@ pub struct PassLine {
     /// The gate passes at this weight, as of the newest look.
     #[serde(default)]
     pub passes: bool,
+    /// What a pass still takes, if the canary is as good as stable (under a limit: goes on as it has).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_pass: Option<Outlook>,
 }
 
 /// What is still needed, if calls go on coming as they do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Outlook {
-    /// Toward what.
-    pub toward: Toward,
     /// Calls of the canary.
     pub calls: i64,
     /// Time that they take, in seconds; absent while the canary has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<i64>,
-}
-
-/// See [`Outlook::toward`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Toward {
-    /// A pass at the lowest weight's margin, if the canary is as good as stable.
-    Pass,
-    /// An abort, if the canary is as bad as it has looked so far.
-    Abort,
 }
 
 /// What a gate that counts calls remembers from one look to the next; written before anything acts on it.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::analysis::{Gate, Mode};
 use super::common::SecretKeyRef;
-pub use super::comparison::{ArmCalls, Comparison, Memory, Outlook, PassLine, PodMemory, TestMemory, Toward};
+pub use super::comparison::{ArmCalls, Comparison, Memory, Outlook, PassLine, PodMemory, TestMemory};
 
 /// One execution of gates. Made by the operator; its spec never changes except `stop`.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]

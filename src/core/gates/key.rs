@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use crate::api::run::{RunKind, VoiceAnalysisRunSpec};
+use crate::api::run::{RunGate, RunKind, VoiceAnalysisRunSpec};
 
 /// Idempotency key of a gate's `number`th measurement (from 1): 32 hexadecimal digits. It differs between rollouts,
 /// revisions, attempts, steps, weight changes, gates and measurements, and is the same again after a crash.
@@ -25,6 +25,12 @@ pub fn spec_hash(spec: &VoiceAnalysisRunSpec) -> String {
     let asked = VoiceAnalysisRunSpec { stop: false, ..spec.clone() };
     // Fields are written in the order of their declaration, so equal specs give equal text.
     hex(&serde_json::to_vec(&asked).unwrap_or_default())
+}
+
+/// Hash of the gates that count calls: with another one their evidence is about something else.
+pub fn gates_hash(gates: &[RunGate]) -> String {
+    let counting: Vec<&RunGate> = gates.iter().filter(|g| g.gate.counted().is_some()).collect();
+    short(&serde_json::to_vec(&counting).unwrap_or_default())
 }
 
 /// A number in 0..1 that looks random and is always the same for a key.

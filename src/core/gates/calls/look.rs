@@ -4,14 +4,17 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::counters::{Snapshot, Taken, take};
-use super::outlook::{Known, outlook};
-use super::question::{Question, Tested};
+use super::outlook::foresee;
+use super::question::Question;
 use super::sentence::sentence;
 use super::tally::Tally;
 use super::{MAX_MEMORY, warnings};
 use crate::api::common::std_duration;
 use crate::api::run::{Comparison, Memory, Verdict};
 use crate::core::window::add;
+
+/// A run tells of the lowest weight's margin: it does not know the weight of now.
+const LOWEST: i32 = 0;
 
 /// When a look is taken.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +27,6 @@ pub struct Moment {
     pub traffic_since: Option<Timestamp>,
     /// Time from the first measurement before which the gate does not pass.
     pub min_duration: std::time::Duration,
-    /// Weight that the message is about, in percent.
-    pub weight: i32,
     /// Bytes that other gates of the run remember.
     pub others: usize,
 }
@@ -53,13 +54,8 @@ pub fn look(question: &Question<'_>, before: &Memory, known: Option<&Comparison>
         Some(tally) => (Some(tally), false),
         None => (Tally::new(question), before.ticks > 0),
     };
-    let undecided = |memory, message: String, warnings| Look {
-        verdict: Verdict::Inconclusive,
-        message,
-        memory,
-        comparison: known.cloned(),
-        warnings,
-    };
+    let undecided =
+        |memory, message: String, warnings| Look { verdict: Verdict::Inconclusive, message, memory, comparison: known.cloned(), warnings };
     let Some(mut tally) = tally else { return undecided(memory, "the gate's margins cannot be tested".into(), notes) };
     if anew {
         notes.push("the evidence began anew: it was collected for other margins or bets".into());
@@ -68,7 +64,7 @@ pub fn look(question: &Question<'_>, before: &Memory, known: Option<&Comparison>
     let warmup = std_duration(question.counted.warmup);
     let sums = match take(&mut memory, seen, question.columns(), warmup, question.one_arm()) {
         Taken::Tick(sums) => sums,
-        Taken::Skipped(reason) => return undecided(memory, with_counts(known, moment.weight, &reason), notes),
+        Taken::Skipped(reason) => return undecided(memory, with_counts(known, &reason), notes),
         Taken::Baseline => {
             tally.keep(question, &mut memory);
             return bounded(question, before, known, moment, undecided(memory, "counts calls from here on".into(), notes));
@@ -90,7 +86,7 @@ pub fn look(question: &Question<'_>, before: &Memory, known: Option<&Comparison>
     };
     let message = match comparison.canary.calls {
         0 => format!("no call of the canary is counted yet: pods are warming up for {}", crate::core::window::span(warmup)),
-        _ => sentence(&comparison, moment.weight),
+        _ => sentence(&comparison, LOWEST),
     };
     bounded(question, before, known, moment, Look { verdict, message, memory, comparison: Some(comparison), warnings: notes })
 }
@@ -100,32 +96,16 @@ fn compare(question: &Question<'_>, tally: &Tally, memory: &Memory, moment: &Mom
     let not_before = bake.unwrap_or(moment.first_at).max(add(moment.first_at, moment.min_duration));
     let enough = tally.canary_calls() >= i64::from(question.counted.min_canary);
     let mut comparison = tally.comparison(question, enough && moment.started_at >= not_before);
-    comparison.not_before = (moment.started_at < not_before).then_some(Time(not_before));
+    comparison.not_before = (not_before > moment.first_at).then_some(Time(not_before));
     comparison.data_at.clone_from(&memory.at);
     let seconds = memory.since.as_ref().zip(memory.at.as_ref()).map_or(0, |(from, to)| to.0.as_second() - from.0.as_second());
-    comparison.outlook = expected(question, tally, &comparison, seconds);
+    foresee(question, tally, &mut comparison, seconds);
     comparison
 }
 
-fn expected(question: &Question<'_>, tally: &Tally, c: &Comparison, seconds: i64) -> Option<crate::api::run::Outlook> {
-    let (abort, pass) = match &question.tests.first()?.0 {
-        Tested::Odds { design, .. } => (design.abort.margin, question.margins.first()?.odds_ratio),
-        Tested::Rate { max, below, .. } => (*max, *below),
-    };
-    let line = c.pass.first()?;
-    let logs = [c.log_evidence, c.log_abort_line, line.log_evidence, line.log_line];
-    let (_, totals) = tally.worst(question);
-    // Shifted edges have no odds ratio to plan with.
-    if question.margins.first()?.test > 0 {
-        return None;
-    }
-    let known = Known { totals, abort, pass, logs, min_canary: c.min_canary, seconds, one_arm: question.one_arm() };
-    if line.passes { None } else { outlook(&known) }
-}
-
-fn with_counts(known: Option<&Comparison>, weight: i32, reason: &str) -> String {
+fn with_counts(known: Option<&Comparison>, reason: &str) -> String {
     match known {
-        Some(c) if c.canary.calls > 0 => format!("{} ({reason})", sentence(c, weight)),
+        Some(c) if c.canary.calls > 0 => format!("{} ({reason})", sentence(c, LOWEST)),
         _ => reason.to_owned(),
     }
 }

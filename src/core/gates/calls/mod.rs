@@ -15,10 +15,10 @@ mod tally;
 mod warnings;
 
 pub use counters::{Bucket, PodSample, Snapshot, Sums};
-pub use look::{Look, Moment, look};
-pub use question::{Needs, Question, margins_by_weight};
+pub use look::{Look, Moment, look, size};
+pub use question::{Needs, Question, same};
 pub use selector::{Arms, Selector};
-pub use sentence::{line_at, passes_at, sentence, told};
+pub use sentence::{line_at, passes_at, sentence, times, told};
 
 /// Most bytes of all gates' memory in one run: what the API server keeps of an object is limited.
 pub const MAX_MEMORY: usize = 200_000;

@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 
 use super::counters::Sums;
 use super::selector::Selector;
-use crate::api::analysis::{Absolute, Compare, CompareHistogram, Gate};
+use crate::api::analysis::{self, Compare, CompareHistogram, Gate};
 use crate::api::common::std_duration;
 use crate::api::compare::{Certainty, Counted, GRID, PASS_MARGINS};
 use crate::core::SpecError;
+use crate::core::stats::absolute::Absolute;
 use crate::core::stats::evidence::{Design, PASS_BETS, Test};
 use crate::core::stats::fnch::Tick;
 
 /// Bounds that differ by less than this share are the same.
 const SAME: f64 = 1e-9;
+
+/// Calls of the canary at which a limit on its rate is told from others soonest.
+pub(super) const TUNED_CALLS: f64 = 500.0;
 
 /// Series that a gate needs.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,12 +60,10 @@ pub enum Tested {
     },
     /// The canary's rate against limits.
     Rate {
-        /// Limit above which it fails.
-        max: f64,
-        /// Limit below which it passes.
-        below: f64,
-        /// Bets on odds, as multiples of those of `max`.
-        bets: Vec<f64>,
+        /// The limit above which it fails.
+        max: Absolute,
+        /// The limit below which it passes.
+        below: Absolute,
     },
 }
 
@@ -106,7 +108,7 @@ impl<'a> Question<'a> {
         let mut question = match (&gate.compare, &gate.compare_histogram, &gate.absolute) {
             (Some(compare), None, None) => reader.compare(compare),
             (None, Some(histogram), None) => reader.histogram(histogram),
-            (None, None, Some(absolute)) => reader.absolute(absolute),
+            (None, None, Some(absolute)) => reader.absolute(absolute, false_abort),
             _ => return None,
         };
         question.false_abort = false_abort;
@@ -161,7 +163,10 @@ impl Reader {
 
     fn chance(&mut self, path: &str, chance: f64) -> f64 {
         if !(chance > 0.0 && chance < 0.5) {
-            self.error(path, format!("{chance} is not a chance between 0 and 0.5 (both excluded): write 0.01 for one release in a hundred"));
+            self.error(
+                path,
+                format!("{chance} is not a chance between 0 and 0.5 (both excluded): write 0.01 for one release in a hundred"),
+            );
         }
         chance
     }
@@ -219,7 +224,7 @@ impl Reader {
         question
     }
 
-    fn absolute<'a>(&mut self, a: &'a Absolute) -> Question<'a> {
+    fn absolute<'a>(&mut self, a: &'a analysis::Absolute, false_abort: f64) -> Question<'a> {
         let at = "absolute";
         self.counted(&a.counted, at);
         let needs = match (&a.metric, a.above, &a.total) {
@@ -248,18 +253,12 @@ impl Reader {
                 format!("{below} is not between maxRate {max} and 1: a canary that just keeps the limit could not pass"),
             );
         }
-        let bets = self.grid(&format!("{at}.grid"), &a.certainty);
-        let false_promote = self.chance(&format!("{at}.falsePromote"), a.certainty.false_promote);
+        let false_promote = self.chance(&format!("{at}.falsePromote"), a.false_promote);
+        let rate = |limit: f64, alpha: f64| Absolute { limit, tuned_calls: TUNED_CALLS, tuned_alpha: alpha };
+        let tested = Tested::Rate { max: rate(max, false_abort), below: rate(below, false_promote) };
         let margin = Margin { weight: 0, below: format!("{} of calls bad", super::sentence::percent(below)), test: 0, odds_ratio: 1.0 };
         let pair = Pair { edge: a.above, canary: 1, stable: 1 };
-        Question {
-            counted: &a.counted,
-            needs,
-            tests: vec![(Tested::Rate { max, below, bets }, vec![pair])],
-            margins: vec![margin],
-            false_abort: 0.0,
-            false_promote,
-        }
+        Question { counted: &a.counted, needs, tests: vec![(tested, vec![pair])], margins: vec![margin], false_abort: 0.0, false_promote }
     }
 
     fn question<'a>(
@@ -284,7 +283,12 @@ impl Reader {
                 pass.push(Test::pass(*margin));
             }
         }
-        let margins = margins.into_iter().map(|(weight, odds_ratio)| Margin { weight, below: format!("odds ratio {odds_ratio}"), test: 0, odds_ratio });
+        let margins = margins.into_iter().map(|(weight, odds_ratio)| Margin {
+            weight,
+            below: format!("odds ratio {odds_ratio}"),
+            test: 0,
+            odds_ratio,
+        });
         let design = Design { edges: pairs.len(), abort: Test { margin: abort, bets }, pass, display: true };
         if self.errors.is_empty()
             && let Err(reason) = design.check()
@@ -317,7 +321,10 @@ impl Reader {
         if std_duration(c.interval) < scrape {
             self.error(
                 format!("{at}.interval"),
-                format!("is shorter than prometheus.scrapeInterval {}: most looks would see nothing new", crate::core::window::span(scrape)),
+                format!(
+                    "is shorter than prometheus.scrapeInterval {}: most looks would see nothing new",
+                    crate::core::window::span(scrape)
+                ),
             );
         }
         if c.revision_label == c.pod_label {
@@ -365,7 +372,10 @@ impl Reader {
                 self.error(format!("{path}.{weight}"), format!("`{weight}` is not a weight: write a whole percentage from 0 to 100"));
             }
             if !(*margin > 1.0 && margin.is_finite()) {
-                self.error(format!("{path}.{weight}"), format!("a canary as good as stable cannot be shown to stay below {margin}: write more than 1"));
+                self.error(
+                    format!("{path}.{weight}"),
+                    format!("a canary as good as stable cannot be shown to stay below {margin}: write more than 1"),
+                );
             }
         }
         margins_by_weight(given)
@@ -373,7 +383,7 @@ impl Reader {
 }
 
 /// Margins by weight, lowest weight first. What is no weight is left out.
-pub fn margins_by_weight(given: &BTreeMap<String, f64>) -> Vec<(i32, f64)> {
+fn margins_by_weight(given: &BTreeMap<String, f64>) -> Vec<(i32, f64)> {
     let mut all: Vec<(i32, f64)> = given.iter().filter_map(|(weight, margin)| Some((weight.parse().ok()?, *margin))).collect();
     all.sort_by_key(|(weight, _)| *weight);
     all

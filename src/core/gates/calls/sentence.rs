@@ -1,6 +1,6 @@
 //! What a gate that counts calls says, in one sentence.
 
-use crate::api::run::{Comparison, Outlook, PassLine, Toward};
+use crate::api::run::{Comparison, Outlook, PassLine};
 use crate::core::window::{clock, span};
 
 /// `gate: message`, or `gate > 900: ...` where the message begins with an edge.
@@ -36,13 +36,13 @@ pub fn sentence(c: &Comparison, weight: i32) -> String {
     if let Some(line) = line_at(c, weight) {
         text.push_str(&format!("; below {}: {}, pass line {}", line.below, times(line.log_evidence), times(line.log_line)));
         if !line.passes {
-            text.push_str(&missing(c));
+            text.push_str(&missing(c, line));
         }
     }
     text
 }
 
-fn missing(c: &Comparison) -> String {
+fn missing(c: &Comparison, line: &PassLine) -> String {
     let mut parts = Vec::new();
     if c.canary.calls < c.min_canary {
         parts.push(format!("{} canary calls are needed", c.min_canary));
@@ -52,20 +52,18 @@ fn missing(c: &Comparison) -> String {
     {
         parts.push(format!("not before {}", clock(until.0)));
     }
-    if let Some(outlook) = &c.outlook {
-        parts.push(expected(outlook));
+    match (&c.to_abort, &line.to_pass) {
+        (Some(abort), pass) if pass.is_none_or(|pass| abort.calls < pass.calls) => parts.push(expected(abort, "abort")),
+        (_, Some(pass)) if pass.calls > 0 => parts.push(expected(pass, "pass")),
+        _ => {}
     }
     if parts.is_empty() { String::new() } else { format!("; {}", parts.join(", ")) }
 }
 
 /// `about 40 more canary calls to pass, 16m`.
-pub fn expected(outlook: &Outlook) -> String {
-    let what = match outlook.toward {
-        Toward::Pass => "pass",
-        Toward::Abort => "abort",
-    };
+fn expected(outlook: &Outlook, end: &str) -> String {
     let time = outlook.seconds.map(|s| format!(", {}", rough(s))).unwrap_or_default();
-    format!("about {} more canary calls to {what}{time}", outlook.calls)
+    format!("about {} more canary calls to {end}{time}", outlook.calls)
 }
 
 /// A time of which the smallest units do not matter.
@@ -92,6 +90,12 @@ pub fn times(log: f64) -> String {
 /// A share in percent, with as many places as it needs to be told from others.
 pub fn percent(share: f64) -> String {
     let percent = share * 100.0;
-    let places = if percent >= 10.0 { 10.0 } else if percent >= 0.1 { 100.0 } else { 10_000.0 };
+    let places = if percent >= 10.0 {
+        10.0
+    } else if percent >= 0.1 {
+        100.0
+    } else {
+        10_000.0
+    };
     format!("{} %", (percent * places).round() / places)
 }

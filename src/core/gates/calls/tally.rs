@@ -1,15 +1,14 @@
 //! Evidence of one gate's tests, and what can be said from it.
 
 use super::counters::Sums;
-use super::question::{Pair, Question, Tested};
+use super::question::{Pair, Question, TUNED_CALLS, Tested};
 use crate::api::run::{ArmCalls, Comparison, Memory, PassLine, TestMemory};
-use crate::core::stats::evidence::{Evidence, PASS_BETS};
+use crate::core::stats::absolute::rate_interval;
+use crate::core::stats::evidence::Evidence;
 use crate::core::stats::fnch::Tick;
 
 /// Chance that the interval that is shown ever leaves out the true value.
 const INTERVAL: f64 = 0.05;
-/// Bets that make up the interval of a rate, as multiples of the odds.
-const RATE_BETS: [f64; 6] = [1.1, 1.25, 1.5, 2.0, 3.0, 5.0];
 
 /// Evidence of one gate's tests.
 #[derive(Clone, Debug)]
@@ -87,7 +86,7 @@ impl Tally {
     pub fn log_e_abort(&self, question: &Question<'_>) -> f64 {
         match (self.tests.first(), question.tests.first()) {
             (Some(Test::Odds(evidence)), _) => evidence.log_e_abort(),
-            (Some(Test::Rate(totals)), Some((Tested::Rate { max, bets, .. }, _))) => rate_evidence(totals, *max, bets),
+            (Some(Test::Rate(totals)), Some((Tested::Rate { max, .. }, _))) => max.log_e_abort(totals.bad_canary, totals.calls_canary),
             _ => 0.0,
         }
     }
@@ -99,7 +98,9 @@ impl Tally {
             (Some(Test::Odds(evidence)), Some((Tested::Odds { turned: false, .. }, _))) => evidence.log_e_pass(margin.odds_ratio),
             // Every edge has to be shown, as for an odds ratio.
             (Some(Test::Odds(evidence)), _) => (0..evidence.totals().len()).map(|e| evidence.log_e_abort_of(e)).reduce(f64::min),
-            (Some(Test::Rate(totals)), Some((Tested::Rate { below, .. }, _))) => Some(rate_evidence(totals, *below, &PASS_BETS)),
+            (Some(Test::Rate(totals)), Some((Tested::Rate { below, .. }, _))) => {
+                Some(below.log_e_pass(totals.bad_canary, totals.calls_canary))
+            }
             _ => None,
         };
         found.unwrap_or(f64::NEG_INFINITY)
@@ -113,6 +114,14 @@ impl Tally {
             None => 0,
         };
         number(calls)
+    }
+
+    /// Evidence of the test of odds ratios, if it is one.
+    pub fn odds(&self) -> Option<&Evidence> {
+        match self.tests.first() {
+            Some(Test::Odds(evidence)) => Some(evidence),
+            _ => None,
+        }
     }
 
     /// Totals and place of the edge that speaks most against the canary.
@@ -144,6 +153,7 @@ impl Tally {
                 log_evidence: round(log, 1e6),
                 log_line: round(line, 1e6),
                 passes: may_pass && log >= line,
+                to_pass: None,
             }
         });
         Comparison {
@@ -169,46 +179,12 @@ impl Tally {
                 (evidence.odds_ratio(edge), interval.low, interval.high)
             }
             Some(Test::Rate(totals)) if totals.calls_canary > 0 => {
-                let (low, high) = rate_interval(totals);
+                let (low, high) = rate_interval(totals.bad_canary, totals.calls_canary, INTERVAL, TUNED_CALLS);
                 (Some(totals.bad_canary as f64 / totals.calls_canary as f64), low, high)
             }
             _ => (None, 0.0, if totals.calls_canary > 0 { f64::INFINITY } else { 1.0 }),
         }
     }
-}
-
-/// Log evidence that a rate lies beyond `limit`, on the side of the bets: the mixture of likelihood ratios of Bernoulli
-/// trials (Wald 1945; Robbins 1970). It is an e-process as long as each call's chance, given what came before, is on the
-/// other side, since the ratio rises (falls) in the number of bad calls.
-fn rate_evidence(totals: &Tick, limit: f64, bets: &[f64]) -> f64 {
-    let (bad, good) = (totals.bad_canary as f64, (totals.calls_canary.saturating_sub(totals.bad_canary)) as f64);
-    let of = |bet: &f64| {
-        let odds = limit / (1.0 - limit) * bet;
-        // ln(p1/p0) and ln((1-p1)/(1-p0)), in odds.
-        let other = ((1.0 + odds) * (1.0 - limit)).ln();
-        bad * (bet.ln() - other) - good * other
-    };
-    crate::core::stats::log_mean_exp(bets.iter().map(of))
-}
-
-/// Rates that neither side's evidence excludes.
-fn rate_interval(totals: &Tick) -> (f64, f64) {
-    let line = (2.0 / INTERVAL).ln();
-    let rate = totals.bad_canary as f64 / totals.calls_canary as f64;
-    let below: Vec<f64> = RATE_BETS.iter().map(|bet| 1.0 / bet).collect();
-    let edge = |mut out: f64, mut inside: f64, bets: &[f64]| {
-        if rate_evidence(totals, out, bets) < line {
-            return out;
-        }
-        for _ in 0..50 {
-            let middle = f64::midpoint(out, inside);
-            if rate_evidence(totals, middle, bets) < line { inside = middle } else { out = middle }
-        }
-        out
-    };
-    // The ends themselves have no odds.
-    let (low, high) = (edge(1e-9, rate.clamp(1e-9, 1.0 - 1e-9), &RATE_BETS), edge(1.0 - 1e-9, rate.clamp(1e-9, 1.0 - 1e-9), &below));
-    (if low <= 1e-9 { 0.0 } else { low }, if high >= 1.0 - 1e-9 { 1.0 } else { high })
 }
 
 fn kept(test: &Test) -> TestMemory {

@@ -22,7 +22,9 @@ pub fn warnings(question: &Question<'_>, seen: &Snapshot) -> Vec<String> {
         }
         Needs::Counters { .. } => {
             let odd = seen.pods.iter().find(|p| matches!(p.counts[..], [Some(all), Some(part), ..] if part > all));
-            all.extend(odd.map(|p| format!("pod {} counts more bad or good calls than calls: do both counters count the same calls?", p.pod)));
+            all.extend(
+                odd.map(|p| format!("pod {} counts more bad or good calls than calls: do both counters count the same calls?", p.pod)),
+            );
         }
     }
     all
@@ -53,7 +55,10 @@ fn mass(question: &Question<'_>, seen: &Snapshot) -> Vec<String> {
         let share = (bucket.count - before) / total;
         if share >= ALL {
             let percent = super::sentence::percent(share);
-            all.push(format!("{percent} of calls lie in the bucket from {from} to {}: its bounds cannot tell them apart", bound(bucket.bound)));
+            all.push(format!(
+                "{percent} of calls lie in the bucket from {from} to {}: its bounds cannot tell them apart",
+                bound(bucket.bound)
+            ));
         } else if share >= MUCH && bucket.bound > WIDE * from && from > 0.0 {
             let beside = question.tests[0].1.iter().filter_map(|p| p.edge).find(|e| same(*e, from) || same(*e, bucket.bound));
             if let Some(edge) = beside {
