@@ -5,13 +5,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::common::{Duration, SecretKeyRef, duration_schema, seconds};
+pub use super::compare::{Absolute, Compare, CompareHistogram};
 pub use super::judge::{Evidence, EvidenceLogs, EvidenceMetric, Judge, JudgeApi};
 pub use super::provider::{Auth, BasicAuth, Header, Method, PrometheusProvider, Provider, Tls, WebProvider};
 
-/// One gate: exactly one of `threshold` and `judge`, and what its verdicts lead to.
+/// One gate: exactly one of `threshold`, `judge`, `compare`, `compareHistogram` and `absolute`, and what its verdicts lead
+/// to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.threshold) != has(self.judge)").message("a gate is exactly one of threshold, judge"))]
+#[x_kube(validation = Rule::new("(has(self.threshold) ? 1 : 0) + (has(self.judge) ? 1 : 0) + (has(self.compare) ? 1 : 0) + (has(self.compareHistogram) ? 1 : 0) + (has(self.absolute) ? 1 : 0) == 1").message("a gate is exactly one of threshold, judge, compare, compareHistogram, absolute"))]
 pub struct Gate {
     /// Name, unique within the analysis.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
@@ -40,12 +42,34 @@ pub struct Gate {
     #[serde(default = "default_max_duration")]
     #[schemars(schema_with = "duration_schema")]
     pub max_duration: Duration,
+    /// This gate's share of the rollout's `falseAbort`, for a gate that counts calls; the others share the rest equally.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 0.5))]
+    pub false_abort: Option<f64>,
     /// A value from a provider against conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<Threshold>,
     /// A language model that says PASS, FAIL or UNSURE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<Judge>,
+    /// Bad calls of the canary against stable's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare: Option<Compare>,
+    /// A histogram of the canary against stable's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare_histogram: Option<CompareHistogram>,
+    /// Bad calls of the canary against a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absolute: Option<Absolute>,
+}
+
+impl Gate {
+    /// How the gate counts calls, if it is one that does.
+    pub fn counted(&self) -> Option<&super::compare::Counted> {
+        let compare = self.compare.as_ref().map(|c| &c.counted);
+        let histogram = || self.compare_histogram.as_ref().map(|c| &c.counted);
+        compare.or_else(histogram).or_else(|| self.absolute.as_ref().map(|a| &a.counted))
+    }
 }
 
 fn default_error_budget() -> Duration {

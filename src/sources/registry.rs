@@ -9,7 +9,7 @@ use super::egress::Egress;
 use super::http::Http;
 use super::judge::logs::LogReader;
 use super::secrets::{SecretReader, Vault};
-use super::{Progress, Request, Source, SourceError, judge, prometheus, web};
+use super::{Progress, Request, Source, SourceError, counters, judge, prometheus, web};
 use crate::api::analysis::Provider;
 
 /// Settings of the providers.
@@ -48,8 +48,12 @@ impl Sources {
                 Provider { prometheus: None, web: Some(w) } => web::measure(&self.http, &vault, request, threshold, w).await,
                 _ => Err(SourceError::new(format!("gate {}: provider: set exactly one of prometheus, web", gate.name))),
             },
+            (None, None) if gate.counted().is_some() => counters::look(&self.http, &vault, request).await,
             (None, Some(judge)) => judge::measure(&self.http, &vault, &*self.logs, request, judge).await,
-            _ => Err(SourceError::new(format!("gate {}: set exactly one of threshold, judge", gate.name))),
+            _ => Err(SourceError::new(format!(
+                "gate {}: set exactly one of threshold, judge, compare, compareHistogram, absolute",
+                gate.name
+            ))),
         };
         seal(outcome, &vault)
     }

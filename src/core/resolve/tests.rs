@@ -272,3 +272,26 @@ fn json_paths_may_stand_in_braces() {
     assert_eq!(json_path("{$}").as_deref(), Ok("$"));
     assert!(json_path("{.passRate").is_err());
 }
+
+#[test]
+fn mistakes_of_gates_that_count_calls_have_their_paths() {
+    let server = json!({ "address": "http://prometheus:9090" });
+    let compare = || json!({ "name": "c", "compare": { "prometheus": server, "bad": "b{v=\"{{args.suite}}\"}", "total": "t" } });
+    assert_eq!(problems(compare()), Vec::<String>::new());
+    for (bad, path, part) in [
+        (changed(compare(), "/compare/prometheus/address", json!("ftp://x")), "g.compare.prometheus.address", "has to begin with http"),
+        (changed(compare(), "/compare/bad", json!("b{v=\"{{args.no}}\"}")), "g.compare.bad", "argument `no` is not known"),
+        (changed(compare(), "/compare/total", json!("rate(t[5m])")), "g.compare.total", "plain selector"),
+        (changed(compare(), "/compare/warmup", json!("-1s")), "g.compare.warmup", "negative"),
+        (changed(compare(), "/falseAbort", json!(0.7)), "g.falseAbort", "not a chance"),
+        (changed(prometheus("p", "up"), "/falseAbort", json!(0.01)), "g.falseAbort", "only gates that count calls"),
+        (
+            changed(compare(), "/judge", json!({ "anthropic": { "model": "m" }, "prompt": "p" })),
+            "g",
+            "exactly one of threshold, judge, compare",
+        ),
+    ] {
+        let found = problems(bad);
+        assert!(found.iter().any(|p| p.starts_with(&format!("{path}: ")) && p.contains(part)), "{path} {part}: {found:?}");
+    }
+}
