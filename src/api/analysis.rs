@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use super::common::{Duration, SecretKeyRef, duration_schema, seconds};
 pub use super::judge::{Evidence, EvidenceLogs, EvidenceMetric, Judge, JudgeApi};
+pub use super::paired::{Paired, ScenarioPaths};
 pub use super::provider::{Auth, BasicAuth, Header, Method, PrometheusProvider, Provider, Tls, WebProvider};
+pub use super::web::{CancelMethod, PollMethod, SuitePaths, WebCancel, WebPoll, WebRun};
 
-/// One gate: exactly one of `threshold` and `judge`, and what its verdicts lead to.
+/// One gate: exactly one of `threshold`, `judge` and `paired`, and what its verdicts lead to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.threshold) != has(self.judge)").message("a gate is exactly one of threshold, judge"))]
+#[x_kube(validation = Rule::new("[has(self.threshold), has(self.judge), has(self.paired)].filter(x, x).size() == 1").message("a gate is exactly one of threshold, judge, paired"))]
 pub struct Gate {
     /// Name, unique within the analysis.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
@@ -40,12 +42,19 @@ pub struct Gate {
     #[serde(default = "default_max_duration")]
     #[schemars(schema_with = "duration_schema")]
     pub max_duration: Duration,
+    /// This gate's share of the rollout's `falseAbort`, for a gate that counts calls; the others share the rest equally.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 0.5))]
+    pub false_abort: Option<f64>,
     /// A value from a provider against conditions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<Threshold>,
     /// A language model that says PASS, FAIL or UNSURE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<Judge>,
+    /// The same eval scenarios on stable and canary, compared scenario by scenario.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paired: Option<Paired>,
 }
 
 fn default_error_budget() -> Duration {

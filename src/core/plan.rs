@@ -180,14 +180,16 @@ fn check_background(spec: &VoiceRolloutSpec, seen: &Observations, errors: &mut V
     }
     let gates = resolved(analysis, 0, "spec.analysis", seen, errors);
     for (i, gate) in gates.iter().enumerate() {
-        let (threshold, judge) = (gate.gate.threshold.as_ref(), gate.gate.judge.as_ref());
+        let (threshold, judge, paired) = (gate.gate.threshold.as_ref(), gate.gate.judge.as_ref(), gate.gate.paired.as_ref());
         let path = format!("spec.analysis gate {i} ({})", gate.gate.name);
-        if threshold.is_some_and(|t| t.interval.is_none()) || judge.is_some_and(|j| j.interval.is_none()) {
+        let once = threshold.is_some_and(|t| t.interval.is_none()) || judge.is_some_and(|j| j.interval.is_none());
+        if once || paired.is_some_and(|p| p.interval.is_none()) {
             let message = "a background gate needs an interval: it is measured again and again until the promotion";
             errors.push(SpecError::new(path.clone(), message));
         }
         // One that ends has no evidence about the weights after its end.
         let ends = threshold.is_some_and(|t| t.count.is_some() || t.consecutive_success_limit > 0) || judge.is_some_and(|j| j.count > 1);
+        let ends = ends || paired.is_some_and(|p| p.count > 1);
         if ends && gate.gate.mode == Mode::Enforce {
             let message =
                 "a background gate is measured until the promotion: leave out count and consecutiveSuccessLimit, or put it into a step";

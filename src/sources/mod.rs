@@ -25,6 +25,7 @@ use serde_json::Value;
 use crate::api::analysis::Gate;
 use crate::api::run::{Tokens, Verdict};
 pub use crate::core::args::ArgValue;
+pub use crate::core::gates::{Eval, Reading};
 
 /// One measurement to take.
 #[derive(Clone, Debug)]
@@ -74,6 +75,15 @@ pub enum Progress {
         /// When to poll.
         poll_after: Duration,
     },
+    /// The provider could not answer for now: the same is to be asked again, a start under the same key.
+    Unanswered {
+        /// Why not.
+        message: String,
+        /// The provider asked to wait this long.
+        retry_after: Option<Duration>,
+    },
+    /// What an eval harness measured, of which suite.
+    Eval(Eval),
     /// A value for the gate's conditions: a number, a string, a boolean or a list of numbers.
     Value(Value),
     /// The provider answered that there is nothing: an empty vector, NaN. Inconclusive.

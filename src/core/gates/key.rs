@@ -33,6 +33,11 @@ pub fn fraction(key: &str) -> f64 {
     f64::from(u16::from_be_bytes([digest[0], digest[1]])) / 65536.0
 }
 
+/// 12 hexadecimal digits that stand for a text.
+pub fn short(text: &str) -> String {
+    hex(text.as_bytes())[..12].to_owned()
+}
+
 fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(16).fold(String::with_capacity(32), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

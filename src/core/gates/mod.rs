@@ -5,10 +5,12 @@
 //! counts one twice. Nothing here passes without a measurement that passed.
 
 mod key;
+mod paired;
 mod phase;
 mod record;
 mod rules;
 mod schedule;
+mod suite;
 
 use std::time::Duration;
 
@@ -22,6 +24,7 @@ use schedule::stamp;
 pub use key::{measurement_key, spec_hash};
 pub use rules::{first_at, settle_time, time_limit};
 pub use schedule::due as rounded_up;
+pub use suite::{Eval, Pairs, Reading};
 
 /// Newest measurements kept in a gate's status.
 pub const MAX_MEASUREMENTS: usize = 10;
@@ -35,11 +38,15 @@ pub enum Outcome {
     Running {
         /// What to poll with.
         handle: String,
+        /// Why it could not be polled just now.
+        trouble: Option<String>,
     },
     /// A value for the gate's conditions.
     Value(Value),
     /// The provider answered that there is nothing.
     NoData(String),
+    /// What an eval harness measured.
+    Eval(Eval),
     /// The judge's verdict.
     Judged {
         /// Verdict.
@@ -158,8 +165,9 @@ pub fn finish(
     state.in_flight.as_ref().filter(|f| f.key == key)?;
     let mut status = status.clone();
     let state = &mut status.gates[gate];
-    if let Outcome::Running { handle } = outcome {
-        state.in_flight.as_mut()?.handle = Some(handle.clone());
+    if let Outcome::Running { handle, trouble } = outcome {
+        let flight = state.in_flight.as_mut()?;
+        (flight.handle, flight.trouble) = (Some(handle.clone()), trouble.clone().map(record::shorten));
         return Some(status);
     }
     record::record(spec, &run_gate.gate, state, outcome, now, jitter);
@@ -193,7 +201,8 @@ fn start_due(
         }
         let state = &mut status.gates[i];
         let number = finished_count(state) + 1;
-        state.in_flight = Some(InFlight { key: measurement_key(spec, &gate.name, number), started_at: stamp(now), handle: None });
+        state.in_flight =
+            Some(InFlight { key: measurement_key(spec, &gate.name, number), started_at: stamp(now), handle: None, trouble: None });
         state.next_at = None;
         state.started_at.get_or_insert(stamp(now));
         if number == 1 {
@@ -226,12 +235,14 @@ fn given_up(
     under_way(spec, before).into_iter().filter(|w| !still(&w.key) && !done(&w.key)).collect()
 }
 
-/// Finished measurements of a gate, of every verdict.
+/// Finished measurements of a gate, of every verdict and every suite.
 fn finished_count(state: &GateStatus) -> i32 {
     let c = &state.counts;
-    c.pass.saturating_add(c.fail).saturating_add(c.inconclusive).saturating_add(c.error)
+    c.set_aside.saturating_add(c.pass).saturating_add(c.fail).saturating_add(c.inconclusive).saturating_add(c.error)
 }
 
+#[cfg(test)]
+mod eval_tests;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

@@ -80,7 +80,7 @@ pub fn waits_for_others(spec: &VoiceAnalysisRunSpec, status: &VoiceAnalysisRunSt
     if spec.gates[index].gate.judge.is_none() || finished_count(&status.gates[index]) > 0 {
         return None;
     }
-    let others = spec.gates.iter().zip(&status.gates).filter(|(g, s)| g.gate.threshold.is_some() && finished_count(s) == 0);
+    let others = spec.gates.iter().zip(&status.gates).filter(|(g, s)| g.gate.judge.is_none() && finished_count(s) == 0);
     let names: Vec<&str> = others.map(|(g, _)| g.gate.name.as_str()).collect();
     if names.is_empty() { None } else { Some(format!("waits for the first values of {}", names.join(", "))) }
 }

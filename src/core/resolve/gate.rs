@@ -1,14 +1,18 @@
 //! One gate: what the schema cannot say.
 
+mod web;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::api::analysis::{Auth, Counting, Gate, Header, Judge, PrometheusProvider, Threshold, WebProvider};
+use crate::api::analysis::{Auth, Counting, Gate, Header, Judge, PrometheusProvider, Threshold};
 use crate::api::common::{Duration as Period, std_duration};
 use crate::core::SpecError;
 use crate::core::args::{self, ArgError, Place};
 use crate::core::condition::Condition;
 use crate::core::window;
+
+pub use web::{absolute, is_in_answer};
 
 /// Shortest interval between measurements.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
@@ -21,10 +25,11 @@ pub fn validate_gate(gate: &Gate, path: &str, known: &BTreeSet<String>) -> Vec<S
     check.period(&format!("{path}.errorBudget"), Some(gate.error_budget), None);
     check.period(&format!("{path}.minDuration"), gate.min_duration, None);
     check.period(&format!("{path}.maxDuration"), Some(gate.max_duration), Some(MIN_INTERVAL));
-    match (&gate.threshold, &gate.judge) {
-        (Some(threshold), None) => check.threshold(threshold, &format!("{path}.threshold")),
-        (None, Some(judge)) => check.judge(judge, &format!("{path}.judge")),
-        _ => check.error(path, "a gate is exactly one of threshold, judge"),
+    match (&gate.threshold, &gate.judge, &gate.paired) {
+        (Some(threshold), None, None) => check.threshold(threshold, &format!("{path}.threshold")),
+        (None, Some(judge), None) => check.judge(judge, &format!("{path}.judge")),
+        (None, None, Some(paired)) => check.paired(paired, &format!("{path}.paired")),
+        _ => check.error(path, "a gate is exactly one of threshold, judge, paired"),
     }
     check.errors
 }
@@ -161,19 +166,6 @@ impl Check<'_> {
         }
     }
 
-    fn web(&mut self, w: &WebProvider, path: &str) {
-        self.url(&format!("{path}.url"), &w.url);
-        if let Some(body) = &w.body {
-            self.args(&format!("{path}.body"), body, Place::Json);
-        }
-        if let Err(reason) = json_path(&w.json_path) {
-            self.error(&format!("{path}.jsonPath"), reason);
-        }
-        self.timeout(&format!("{path}.timeout"), w.timeout);
-        self.headers(&w.headers, path);
-        self.auth(w.auth.as_ref(), path);
-    }
-
     fn url(&mut self, path: &str, text: &str) {
         if !self.args(path, text, Place::Url) {
             return;
@@ -204,7 +196,7 @@ impl Check<'_> {
                 (Some(value), None) if value.chars().any(char::is_control) => {
                     self.error(&format!("{at}.value"), "a header value has no line breaks or control characters");
                 }
-                (Some(value), None) => drop(self.args(&format!("{at}.value"), value, Place::Header)),
+                (Some(value), None) => drop(self.args(&format!("{at}.value"), &args::run_facts(value), Place::Header)),
                 (None, Some(_)) => {}
                 _ => self.error(&at, "a header has exactly one of value, secretKeyRef"),
             }

@@ -36,6 +36,10 @@ pub fn gate(name: &str) -> Gate {
         headers: vec![],
         body: None,
         json_path: "{$.passRate}".into(),
+        values: Default::default(),
+        result: None,
+        suite: None,
+        run: None,
         auth: None,
         tls: None,
         timeout: seconds(10),
@@ -63,8 +67,10 @@ pub fn gate(name: &str) -> Gate {
         error_budget: seconds(300),
         min_duration: None,
         max_duration: seconds(3600),
+        false_abort: None,
         threshold: Some(threshold),
         judge: None,
+        paired: None,
     }
 }
 
