@@ -23,7 +23,7 @@ fn default_false_promote() -> f64 {
 /// The same eval scenarios on stable and canary in one run of a harness, compared scenario by scenario.
 ///
 /// Fail: the scenarios that only stable passes outweigh those that only the canary passes by an e-value of 1/`falseAbort`
-/// or more. If the canary is no worse, a whole release sees that with a chance of at most `falseAbort`, however often
+/// or more (0.01 unless the gate says). If the canary is no worse, a whole release sees that with a chance of at most `falseAbort`, however often
 /// it is measured.
 ///
 /// Pass: at least `minPairs` scenarios, no Fail, and it is shown that the canary loses, on balance, less than `margin` of

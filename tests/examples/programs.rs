@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{agent, harness};
 
-struct Agent {
+pub struct Agent {
     address: SocketAddr,
     terminate: Option<oneshot::Sender<()>>,
     process: JoinHandle<std::io::Result<()>>,
@@ -141,9 +141,13 @@ struct Harness(String);
 
 impl Harness {
     async fn start(agent: &Agent) -> Self {
+        Self::comparing(agent, agent).await
+    }
+
+    async fn comparing(canary: &Agent, stable: &Agent) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = listener.local_addr().unwrap();
-        let (target, stable_target) = (agent.url(""), agent.url(""));
+        let (target, stable_target) = (canary.url(""), stable.url(""));
         let config = harness::Config { listen, target, stable_target, cases: 100, duration: Duration::ZERO, suite_version: "7".into() };
         tokio::spawn(harness::serve(listener, config));
         Self(format!("http://{listen}"))
@@ -198,6 +202,16 @@ async fn a_run_against_another_revision_or_nobody_has_no_rate() {
     assert_eq!((status, answer.get("passRate")), (502, None));
 }
 
+/// An agent that answers this share of the cases right.
+pub async fn agent_that_passes(rate: &str) -> Agent {
+    Agent::start(&[("AGENT_EVAL_PASS_RATE", rate)]).await
+}
+
+/// Base URL of a harness that compares these two.
+pub async fn harness_between(canary: &Agent, stable: &Agent) -> String {
+    Harness::comparing(canary, stable).await.0
+}
+
 impl Harness {
     async fn send(&self, method: reqwest::Method, path: &str, key: &str, body: Value) -> (u16, Value) {
         let request = reqwest::Client::new().request(method, format!("{}{path}", self.0)).header("Idempotency-Key", key);
@@ -249,9 +263,13 @@ async fn a_paired_run_asks_both_the_same() {
     let canary = Agent::start(&[("AGENT_EVAL_PASS_RATE", "0.9")]).await;
     let stable = Agent::start(&[("AGENT_EVAL_PASS_RATE", "1")]).await;
     let harness = Harness::start(&canary).await;
-    let ask = json!({"suite": "voice", "stableTarget": stable.url(""), "durationMs": 20});
+    let ask = json!({"suite": "voice", "stableTarget": stable.url(""), "durationMs": 20, "seed": 0});
     let run = harness.ended("/api/paired", "k1", ask).await;
     assert_eq!((&run["total"], &run["stableOnly"], &run["canaryOnly"]), (&json!(100), &json!(10), &json!(0)));
     let lost = run["scenarios"].as_array().unwrap().iter().filter(|s| s["stable"]["pass"] == true && s["canary"]["pass"] == false);
     assert_eq!(lost.count(), 10);
+
+    let drawn = json!({"suite": "voice", "stableTarget": stable.url(""), "durationMs": 20});
+    let (two, three) = (harness.ended("/api/paired", "k2", drawn.clone()).await, harness.ended("/api/paired", "k3", drawn).await);
+    assert!(two["seed"] != three["seed"] && two["datasetHash"] == three["datasetHash"], "each key draws other questions");
 }

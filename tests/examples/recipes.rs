@@ -250,3 +250,23 @@ fn recipes_have_no_problem_that_a_rollout_would_be_refused_for() {
     }
     assert!(seen >= 8, "{seen} recipes");
 }
+
+/// The paired recipe against the sample harness itself.
+#[tokio::test]
+async fn paired() {
+    let (canary, stable) = (crate::programs::agent_that_passes("0.9").await, crate::programs::agent_that_passes("1").await);
+    let base = crate::programs::harness_between(&canary, &stable).await;
+    let (sources, request) = (sources(), request("paired.yaml", &base));
+    let mut progress = sources.start(&request).await.unwrap();
+    for _ in 0..10_000 {
+        let Progress::Running { handle, .. } = progress else { break };
+        tokio::task::yield_now().await;
+        progress = sources.poll(&request, &handle).await.unwrap();
+    }
+    let Progress::Eval(eval) = progress else { panic!("{progress:?}") };
+    let Reading::Pairs(pairs) = eval.reading else { panic!("{eval:?}") };
+    assert_eq!((pairs.pairs, pairs.canary_only), (200, 0));
+    assert!((18..=22).contains(&pairs.stable_only), "{pairs:?}");
+    let suite = eval.suite.unwrap();
+    assert_eq!((suite.name.as_deref(), suite.version.as_deref(), suite.seed.is_some()), (Some("voice"), Some("7"), true));
+}

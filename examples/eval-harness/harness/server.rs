@@ -54,29 +54,30 @@ struct Ask {
     stable_target: Option<String>,
     cases: Option<u64>,
     duration_ms: Option<u64>,
-    #[serde(default)]
-    seed: u32,
+    seed: Option<u32>,
 }
 
 impl Harness {
-    fn plan(&self, ask: Ask, paired: bool) -> Plan {
+    /// A frozen suite unless a seed is asked for; a paired run that names none draws its questions by its key.
+    fn plan(&self, ask: Ask, paired: Option<&HeaderMap>) -> Plan {
         let config = &self.config;
+        let drawn = || paired.and_then(key).map_or(0, |key| suite::draw(&key));
+        let seed = ask.seed.unwrap_or_else(drawn);
         let stable = || Stable { version: ask.stable_version, target: ask.stable_target.unwrap_or_else(|| config.stable_target.clone()) };
         Plan {
             suite: ask.suite,
             version: ask.version,
             target: ask.target.unwrap_or_else(|| config.target.clone()),
-            stable: paired.then(stable),
+            stable: paired.map(|_| stable()),
             cases: ask.cases.unwrap_or(config.cases),
             duration: ask.duration_ms.map_or(config.duration, Duration::from_millis),
-            seed: ask.seed,
+            seed,
         }
     }
 
     /// Begins a run, unless its key has begun one.
     fn begin(self: &Arc<Self>, headers: &HeaderMap, plan: &Plan) -> (usize, watch::Receiver<Outcome>) {
-        let key = headers.get("idempotency-key").and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let (number, outcome, new) = self.runs.claim(key, plan);
+        let (number, outcome, new) = self.runs.claim(key(headers), plan);
         if new {
             // A task of its own: the run goes on when the caller hangs up, and is there when it asks again.
             let (harness, plan, mut given_up) = (self.clone(), plan.clone(), outcome.clone());
@@ -98,9 +99,13 @@ impl Harness {
     }
 }
 
+fn key(headers: &HeaderMap) -> Option<String> {
+    headers.get("idempotency-key").and_then(|v| v.to_str().ok()).map(str::to_owned)
+}
+
 /// Runs a suite and answers when it has ended.
 async fn run(State(harness): State<Arc<Harness>>, headers: HeaderMap, Query(ask): Query<Ask>) -> Response {
-    let plan = harness.plan(ask, false);
+    let plan = harness.plan(ask, None);
     let (number, mut outcome) = harness.begin(&headers, &plan);
     match outcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
         Ok(Some(Ended::Done(result))) => Json(report::result(&harness.config, number, &plan, &result)).into_response(),
@@ -111,12 +116,12 @@ async fn run(State(harness): State<Arc<Harness>>, headers: HeaderMap, Query(ask)
 }
 
 async fn start(State(harness): State<Arc<Harness>>, headers: HeaderMap, Json(ask): Json<Ask>) -> Response {
-    let plan = harness.plan(ask, false);
+    let plan = harness.plan(ask, None);
     harness.accepted(&headers, &plan)
 }
 
 async fn start_paired(State(harness): State<Arc<Harness>>, headers: HeaderMap, Json(ask): Json<Ask>) -> Response {
-    let plan = harness.plan(ask, true);
+    let plan = harness.plan(ask, Some(&headers));
     harness.accepted(&headers, &plan)
 }
 

@@ -28,7 +28,12 @@ pub fn validate_gate(gate: &Gate, path: &str, known: &BTreeSet<String>) -> Vec<S
     match (&gate.threshold, &gate.judge, &gate.paired) {
         (Some(threshold), None, None) => check.threshold(threshold, &format!("{path}.threshold")),
         (None, Some(judge), None) => check.judge(judge, &format!("{path}.judge")),
-        (None, None, Some(paired)) => check.paired(paired, &format!("{path}.paired")),
+        (None, None, Some(paired)) => {
+            if gate.false_abort.is_some_and(|chance| !(chance > 0.0 && chance < 0.5)) {
+                check.error(&format!("{path}.falseAbort"), "a chance above 0 and below 0.5");
+            }
+            check.paired(paired, &format!("{path}.paired"));
+        }
         _ => check.error(path, "a gate is exactly one of threshold, judge, paired"),
     }
     check.errors

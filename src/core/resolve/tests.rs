@@ -340,6 +340,7 @@ fn problems_of_eval_runs_and_pairs() {
         (pair("/falsePromote", json!(0.5)), "g.paired.falsePromote".into(), "below 0.5"),
         (pair("/minPairs", json!(0)), "g.paired.minPairs".into(), "1 or more"),
         (pair("/count", json!(2)), "g.paired.interval".into(), "needs an interval"),
+        (changed(pair("/margin", json!(0.1)), "/falseAbort", json!(0.0)), "g.falseAbort".into(), "above 0"),
         (pair("/total", json!("n")), "g.paired.total".into(), "not a JSONPath"),
         (pair("/total", json!(null)), "g.paired".into(), "either scenarios"),
         (pair("/web", json!({ "url": "https://h/x", "jsonPath": "{$.a}" })), "g.paired.web".into(), "leave out jsonPath"),
