@@ -1,7 +1,12 @@
 //! A sample eval harness: asks the agent under test questions whose answers are known, and says how many were right.
 //!
 //! `GET /api/run?suite=voice&version=HASH` answers when the run has ended: `{"passRate": 0.95, "totals": {...}, ...}`.
-//! A repeated `Idempotency-Key` gets the run that it started before. `GET /api/runs` lists all runs.
+//! `POST /api/runs` with the same as JSON (`suite`, `version`, `target`, `cases`, `durationMs`, `seed`) answers 202 at once,
+//! with an id and links: `GET /api/runs/ID` says how far it is, `DELETE /api/runs/ID` and `POST /api/runs/ID/cancel` give it
+//! up. `POST /api/paired` (with `stableVersion` and `stableTarget` too) asks stable and canary the same questions,
+//! drawn by its key unless it names a seed.
+//! A repeated `Idempotency-Key` gets the run that it started before. `GET /api/runs` lists all runs. Nothing survives the
+//! process.
 
 mod harness;
 

@@ -7,13 +7,15 @@ use serde::{Deserialize, Serialize};
 use super::common::{Duration, SecretKeyRef, duration_schema, seconds};
 pub use super::compare::{Absolute, Compare, CompareHistogram};
 pub use super::judge::{Evidence, EvidenceLogs, EvidenceMetric, Judge, JudgeApi};
+pub use super::paired::{Paired, ScenarioPaths};
 pub use super::provider::{Auth, BasicAuth, Header, Method, PrometheusProvider, Provider, Tls, WebProvider};
+pub use super::web::{CancelMethod, PollMethod, SuitePaths, WebCancel, WebPoll, WebRun};
 
-/// One gate: exactly one of `threshold`, `judge`, `compare`, `compareHistogram` and `absolute`, and what its verdicts lead
-/// to.
+/// One gate: exactly one of `threshold`, `judge`, `paired`, `compare`, `compareHistogram` and `absolute`, and what its
+/// verdicts lead to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("(has(self.threshold) ? 1 : 0) + (has(self.judge) ? 1 : 0) + (has(self.compare) ? 1 : 0) + (has(self.compareHistogram) ? 1 : 0) + (has(self.absolute) ? 1 : 0) == 1").message("a gate is exactly one of threshold, judge, compare, compareHistogram, absolute"))]
+#[x_kube(validation = Rule::new("(has(self.threshold) ? 1 : 0) + (has(self.judge) ? 1 : 0) + (has(self.paired) ? 1 : 0) + (has(self.compare) ? 1 : 0) + (has(self.compareHistogram) ? 1 : 0) + (has(self.absolute) ? 1 : 0) == 1").message("a gate is exactly one of threshold, judge, paired, compare, compareHistogram, absolute"))]
 pub struct Gate {
     /// Name, unique within the analysis.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
@@ -52,6 +54,9 @@ pub struct Gate {
     /// A language model that says PASS, FAIL or UNSURE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<Judge>,
+    /// The same eval scenarios on stable and canary, compared scenario by scenario.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paired: Option<Paired>,
     /// Bad calls of the canary against stable's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compare: Option<Compare>,
@@ -69,6 +74,11 @@ impl Gate {
         let compare = self.compare.as_ref().map(|c| &c.counted);
         let histogram = || self.compare_histogram.as_ref().map(|c| &c.counted);
         compare.or_else(histogram).or_else(|| self.absolute.as_ref().map(|a| &a.counted))
+    }
+
+    /// Whether its Fail is a statistical test's, which may be false with a chance of `falseAbort`.
+    pub fn is_statistical(&self) -> bool {
+        self.counted().is_some() || self.paired.is_some()
     }
 }
 

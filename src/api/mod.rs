@@ -9,11 +9,13 @@ pub mod comparison;
 pub mod conditions;
 pub mod crds;
 pub mod judge;
+pub mod paired;
 pub mod provider;
 pub mod rollout;
 pub mod run;
 pub mod status;
 pub mod template;
+pub mod web;
 
 pub use action::{VoiceRolloutAction, VoiceRolloutActionSpec};
 pub use rollout::{VoiceRollout, VoiceRolloutSpec};

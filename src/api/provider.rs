@@ -1,10 +1,13 @@
 //! Where a threshold's value comes from: providers as data.
 
+use std::collections::BTreeMap;
+
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::common::{Duration, SecretKeyRef, duration_schema, seconds};
+use super::web::{NamedPaths, SuitePaths, WebRun, values_schema};
 
 pub(super) fn default_timeout() -> Duration {
     seconds(10)
@@ -56,9 +59,10 @@ pub struct PrometheusProvider {
     pub timeout: Duration,
 }
 
-/// An HTTP endpoint that answers with JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// An HTTP endpoint that answers with JSON: one request, or with `run` a start that is polled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.values) == has(self.result)").message("values and result belong together"))]
 pub struct WebProvider {
     /// Request method.
     #[serde(default)]
@@ -78,13 +82,28 @@ pub struct WebProvider {
     #[serde(default = "default_json_path")]
     #[schemars(length(min = 1, max = 1024))]
     pub json_path: String,
+    /// In place of `jsonPath`: JSONPaths by name. A path with `*`, `..`, a filter or a slice gives the list of what it
+    /// finds, which may be empty; any other has to find one number, text or boolean.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "values_schema")]
+    pub values: NamedPaths,
+    /// CEL over `values` that gives the value: `double(pass) / double(pass + fail)`. 0/0 is no data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub result: Option<String>,
+    /// What the answer says about its suite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<SuitePaths>,
+    /// A run that goes on after its start has been answered; left out: the answer holds the result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<WebRun>,
     /// Credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<Auth>,
     /// TLS settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// Limit of the request; an eval suite may take long.
+    /// Limit of one request; without `run` an eval suite may take long.
     #[serde(default = "default_timeout")]
     #[schemars(schema_with = "duration_schema")]
     pub timeout: Duration,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::analysis::{Gate, Mode};
 use super::common::SecretKeyRef;
 pub use super::comparison::{ArmCalls, Comparison, Memory, Outlook, PassLine, PodMemory, TestMemory};
+use super::paired::PairedEvidence;
 
 /// One execution of gates. Made by the operator; its spec never changes except `stop`.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -211,6 +212,12 @@ pub struct GateStatus {
     /// What a gate that counts calls remembers from one look to the next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
+    /// Suite of the measurements that are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<Suite>,
+    /// Scenarios that a `paired` gate has compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paired: Option<PairedEvidence>,
 }
 
 /// What a gate's verdict asks the release to do.
@@ -244,6 +251,14 @@ pub struct Counts {
     /// Passes without another result between them, up to now.
     #[serde(default)]
     pub consecutive_pass: i32,
+    /// Finished measurements of another suite, which do not count any more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub set_aside: i32,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's signature
+fn is_zero(n: &i32) -> bool {
+    *n == 0
 }
 
 /// A measurement under way.
@@ -257,6 +272,9 @@ pub struct InFlight {
     /// Provider's own handle for `poll`, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle: Option<String>,
+    /// Why the provider's newest answer is none, while it is asked again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// A finished measurement.
@@ -275,6 +293,27 @@ pub struct Measurement {
     /// What there is to say about it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// The suite that was run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suite: Option<Suite>,
+}
+
+/// What an eval harness says about the suite that it ran; each text has at most 128 characters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Suite {
+    /// Name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<String>,
+    /// Hash of the data set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<String>,
 }
 
 /// Tokens the judge has used.

@@ -3,6 +3,7 @@
 //! A value can never change the structure around it: it stays inside its URL component, JSON string, PromQL string or
 //! header. It never forms scheme, host or port.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// An argument's value.
@@ -158,6 +159,20 @@ pub fn probe(template: &str, place: Place, quoted: &str, bare: &str) -> Result<S
         }
     }
     Ok(text)
+}
+
+/// `{{run.id}}` and `{{run.key}}`, the facts of an eval run, as arguments of that name.
+pub fn run_facts(template: &str) -> Cow<'_, str> {
+    if !template.contains("run.") {
+        return Cow::Borrowed(template);
+    }
+    let mut text = template.to_owned();
+    for fact in ["run.id", "run.key"] {
+        for written in [format!("{{{{{fact}}}}}"), format!("{{{{ {fact} }}}}")] {
+            text = text.replace(&written, &format!("{{{{args.{fact}}}}}"));
+        }
+    }
+    Cow::Owned(text)
 }
 
 fn unknown<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> ArgError {

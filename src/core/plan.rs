@@ -175,7 +175,7 @@ struct Claims(Vec<((Option<i32>, String), Claim)>);
 
 impl Claims {
     fn add(&mut self, step: Option<i32>, path: &str, gates: &[RunGate]) {
-        for (i, gate) in gates.iter().map(|g| &g.gate).enumerate().filter(|(_, g)| g.counted().is_some()) {
+        for (i, gate) in gates.iter().map(|g| &g.gate).enumerate().filter(|(_, g)| g.is_statistical()) {
             let path = format!("{path} gate {i} ({}) falseAbort", gate.name);
             self.0.push(((step, gate.name.clone()), Claim { path, own: gate.false_abort, mode: gate.mode }));
         }
@@ -195,7 +195,7 @@ impl Claims {
 
 /// Writes the shares into the gates of a run.
 pub fn give_shares(gates: &mut [RunGate], step: Option<i32>, shares: &BTreeMap<(Option<i32>, String), f64>) {
-    for gate in gates.iter_mut().map(|g| &mut g.gate).filter(|g| g.counted().is_some()) {
+    for gate in gates.iter_mut().map(|g| &mut g.gate).filter(|g| g.is_statistical()) {
         gate.false_abort = shares.get(&(step, gate.name.clone())).copied().or(gate.false_abort);
     }
 }
@@ -227,14 +227,16 @@ fn check_background(spec: &VoiceRolloutSpec, seen: &Observations, errors: &mut V
     }
     let gates = resolved(analysis, 0, "spec.analysis", seen, errors);
     for (i, gate) in gates.iter().enumerate() {
-        let (threshold, judge) = (gate.gate.threshold.as_ref(), gate.gate.judge.as_ref());
+        let (threshold, judge, paired) = (gate.gate.threshold.as_ref(), gate.gate.judge.as_ref(), gate.gate.paired.as_ref());
         let path = format!("spec.analysis gate {i} ({})", gate.gate.name);
-        if threshold.is_some_and(|t| t.interval.is_none()) || judge.is_some_and(|j| j.interval.is_none()) {
+        let once = threshold.is_some_and(|t| t.interval.is_none()) || judge.is_some_and(|j| j.interval.is_none());
+        if once || paired.is_some_and(|p| p.interval.is_none()) {
             let message = "a background gate needs an interval: it is measured again and again until the promotion";
             errors.push(SpecError::new(path.clone(), message));
         }
         // One that ends has no evidence about the weights after its end.
         let ends = threshold.is_some_and(|t| t.count.is_some() || t.consecutive_success_limit > 0) || judge.is_some_and(|j| j.count > 1);
+        let ends = ends || paired.is_some_and(|p| p.count > 1);
         if ends && gate.gate.mode == Mode::Enforce {
             let message =
                 "a background gate is measured until the promotion: leave out count and consecutiveSuccessLimit, or put it into a step";

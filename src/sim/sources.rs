@@ -15,7 +15,7 @@ use super::world::CallBook;
 use crate::api::analysis::{Gate, PrometheusProvider, Provider, WebProvider};
 use crate::api::common::{REVISION_LABEL, std_duration};
 use crate::api::run::{Tokens, Verdict};
-use crate::core::args::{ArgValue, Place, fill};
+use crate::core::args::{ArgValue, Place, fill, run_facts};
 use crate::core::condition;
 use crate::core::gates::calls::{Needs, PodSample, Question, Snapshot};
 use crate::operator::clock::Clock;
@@ -214,6 +214,9 @@ fn deliver(gate: &Gate, says: &Says) -> Result<Progress, SourceError> {
 
 /// Fills in and parses everything the gate would send, as its real provider does.
 fn check(request: &Request) -> Result<(), SourceError> {
+    if let Some(paired) = &request.gate.paired {
+        return check_web(&paired.web, &request.args);
+    }
     match (&request.gate.threshold, &request.gate.judge) {
         (Some(threshold), None) => match &threshold.provider {
             Provider { prometheus: Some(prometheus), web: None } => check_prometheus(prometheus, &request.args),
@@ -247,11 +250,13 @@ fn check_query(query: &str, args: &BTreeMap<String, ArgValue>) -> Result<(), Sou
 
 fn check_web(web: &WebProvider, args: &BTreeMap<String, ArgValue>) -> Result<(), SourceError> {
     let fail = |e: String| SourceError::new(format!("web: {e}"));
+    let mut args = args.clone();
+    args.insert("run.key".into(), ArgValue::plain("key"));
     JsonPath::parse(&web.json_path).map_err(|e| fail(format!("jsonPath {e}")))?;
-    let url = fill(&web.url, Place::Url, args).map_err(|e| fail(format!("url: {e}")))?;
+    let url = fill(&run_facts(&web.url), Place::Url, &args).map_err(|e| fail(format!("url: {e}")))?;
     url::Url::parse(&url.text).map_err(|e| fail(format!("url: {e}")))?;
     if let Some(body) = &web.body {
-        fill(body, Place::Json, args).map_err(|e| fail(format!("body: {e}")))?;
+        fill(&run_facts(body), Place::Json, &args).map_err(|e| fail(format!("body: {e}")))?;
     }
     Ok(())
 }

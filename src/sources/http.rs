@@ -119,16 +119,47 @@ pub(super) async fn within<T>(
     }
 }
 
+/// Why there is no answer.
+#[derive(Debug)]
+pub(super) enum NoAnswer {
+    /// It is longer than [`MAX_BODY`].
+    TooLong,
+    /// It was not sent, or broke off.
+    Lost(reqwest::Error),
+}
+
+impl NoAnswer {
+    /// Whether the same request may be answered later.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            Self::TooLong => false,
+            Self::Lost(error) => !error.is_builder() && find::<Refused>(error).is_none(),
+        }
+    }
+
+    /// As the caller's error.
+    pub(super) fn error(&self, what: &str) -> SourceError {
+        match self {
+            Self::TooLong => SourceError::new(format!("{what}: the answer is longer than {} KiB", MAX_BODY / 1024)),
+            Self::Lost(error) => transport_error(what, error),
+        }
+    }
+}
+
 /// Reads an answer up to [`MAX_BODY`].
-pub(super) async fn read(what: &str, mut response: Response) -> Result<Answer, SourceError> {
-    let too_long = || SourceError::new(format!("{what}: the answer is longer than {} KiB", MAX_BODY / 1024));
+pub(super) async fn read(what: &str, response: Response) -> Result<Answer, SourceError> {
+    read_all(response).await.map_err(|e| e.error(what))
+}
+
+/// The same, with the reason why there is none.
+pub(super) async fn read_all(mut response: Response) -> Result<Answer, NoAnswer> {
     if response.content_length().is_some_and(|n| n > MAX_BODY as u64) {
-        return Err(too_long());
+        return Err(NoAnswer::TooLong);
     }
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|e| transport_error(what, &e))? {
+    while let Some(chunk) = response.chunk().await.map_err(NoAnswer::Lost)? {
         if body.len() + chunk.len() > MAX_BODY {
-            return Err(too_long());
+            return Err(NoAnswer::TooLong);
         }
         body.extend_from_slice(&chunk);
     }
@@ -160,9 +191,11 @@ fn text(status: StatusCode) -> String {
 
 /// The wait that a 429, 503 or 529 asks for, in seconds or as a date, at most an hour.
 pub(super) fn retry_after(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
-    if !matches!(status.as_u16(), 429 | 503 | 529) {
-        return None;
-    }
+    if matches!(status.as_u16(), 429 | 503 | 529) { wait_asked(headers) } else { None }
+}
+
+/// The wait in a `Retry-After` header, whatever the status.
+pub(super) fn wait_asked(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match value.parse::<f64>() {
         Ok(seconds) if seconds.is_finite() && seconds >= 0.0 => Duration::try_from_secs_f64(seconds).unwrap_or(MAX_RETRY_AFTER),

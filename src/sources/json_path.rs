@@ -1,8 +1,8 @@
 //! JSONPath of the web provider: RFC 9535, and kubectl's `{.field}` around it.
 
-use jsonpath_rust::parser::model::JpQuery;
+use jsonpath_rust::parser::model::{JpQuery, Segment, Selector};
 use jsonpath_rust::parser::parse_json_path;
-use jsonpath_rust::query::js_path_process;
+use jsonpath_rust::query::{QueryRef, js_path_process};
 use serde_json::Value;
 
 /// A JSONPath that has been parsed.
@@ -35,17 +35,36 @@ impl JsonPath {
         }
     }
 
+    /// Whether it can find one value only: it has names and indexes, no `*`, `..`, filter or slice.
+    pub fn is_singular(&self) -> bool {
+        self.query.segments.iter().all(|s| matches!(s, Segment::Selector(Selector::Name(_) | Selector::Index(_))))
+    }
+
+    /// Everything at the path.
+    ///
+    /// # Errors
+    /// When it cannot be evaluated.
+    pub fn all<'a>(&self, document: &'a Value) -> Result<Vec<&'a Value>, String> {
+        let found = js_path_process(&self.query, document);
+        let found = found.map_err(|_| format!("jsonPath {:?} cannot be evaluated on the answer", self.text))?;
+        Ok(found.into_iter().map(QueryRef::val).collect())
+    }
+
+    /// The path as it was written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The one value at the path.
     ///
     /// # Errors
     /// When there is none or more than one.
     pub fn one<'a>(&self, document: &'a Value) -> Result<&'a Value, String> {
-        let found =
-            js_path_process(&self.query, document).map_err(|_| format!("jsonPath {:?} cannot be evaluated on the answer", self.text))?;
+        let found = self.all(document)?;
         let count = found.len();
         let mut found = found.into_iter();
         match (found.next(), count) {
-            (Some(only), 1) => Ok(only.val()),
+            (Some(only), 1) => Ok(only),
             (None, _) => Err(format!("jsonPath {:?} finds nothing in the answer", self.text)),
             _ => Err(format!(
                 "jsonPath {:?} finds {count} values in the answer where one is needed; for a list select the list itself",

@@ -28,6 +28,7 @@ use crate::api::analysis::Gate;
 use crate::api::run::{Tokens, Verdict};
 pub use crate::core::args::ArgValue;
 pub use crate::core::gates::calls::Snapshot;
+pub use crate::core::gates::{Eval, Reading};
 
 /// One measurement to take.
 #[derive(Clone, Debug)]
@@ -79,6 +80,15 @@ pub enum Progress {
         /// When to poll.
         poll_after: Duration,
     },
+    /// The provider could not answer for now: the same is to be asked again, a start under the same key.
+    Unanswered {
+        /// Why not.
+        message: String,
+        /// The provider asked to wait this long.
+        retry_after: Option<Duration>,
+    },
+    /// What an eval harness measured, of which suite.
+    Eval(Eval),
     /// A value for the gate's conditions: a number, a string, a boolean or a list of numbers.
     Value(Value),
     /// Counters of both arms, for a gate that counts calls.

@@ -9,8 +9,9 @@ use super::egress::Egress;
 use super::http::Http;
 use super::judge::logs::LogReader;
 use super::secrets::{SecretReader, Vault};
-use super::{Progress, Request, Source, SourceError, counters, judge, prometheus, web};
-use crate::api::analysis::Provider;
+use super::web::Harness;
+use super::{Eval, Progress, Reading, Request, Source, SourceError, counters, judge, prometheus, web};
+use crate::api::analysis::{Provider, WebProvider};
 
 /// Settings of the providers.
 #[derive(Clone, Debug)]
@@ -23,7 +24,7 @@ pub struct SourcesConfig {
     pub user_agent: String,
 }
 
-/// The providers: prometheus, web and the judges. Each answers in `start`; nothing runs on until a poll.
+/// The providers: prometheus, web and the judges. Only runs of an eval harness go on after `start`.
 pub struct Sources {
     http: Http,
     operator_namespace: String,
@@ -39,23 +40,53 @@ impl Sources {
     }
 
     async fn measure(&self, request: &Request) -> Result<Progress, SourceError> {
-        let namespace = if request.from_cluster_template { &self.operator_namespace } else { &request.namespace };
-        let vault = Vault::new(&*self.secrets, namespace, request);
+        let vault = self.vault(request);
         let gate = &request.gate;
+        if let Some(web) = web::of(gate) {
+            let outcome = async { Harness::new(&self.http, &vault, request, web)?.start().await };
+            return seal(outcome.await, &vault);
+        }
         let outcome = match (&gate.threshold, &gate.judge) {
             (Some(threshold), None) => match &threshold.provider {
                 Provider { prometheus: Some(p), web: None } => prometheus::measure(&self.http, &vault, request, threshold, p).await,
-                Provider { prometheus: None, web: Some(w) } => web::measure(&self.http, &vault, request, threshold, w).await,
                 _ => Err(SourceError::new(format!("gate {}: provider: set exactly one of prometheus, web", gate.name))),
             },
             (None, None) if gate.counted().is_some() => counters::look(&self.http, &vault, request).await,
             (None, Some(judge)) => judge::measure(&self.http, &vault, &*self.logs, request, judge).await,
             _ => Err(SourceError::new(format!(
-                "gate {}: set exactly one of threshold, judge, compare, compareHistogram, absolute",
+                "gate {}: set exactly one of threshold, judge, paired, compare, compareHistogram, absolute",
                 gate.name
             ))),
         };
         seal(outcome, &vault)
+    }
+
+    fn vault<'a>(&'a self, request: &'a Request) -> Vault<'a> {
+        let namespace = if request.from_cluster_template { &self.operator_namespace } else { &request.namespace };
+        Vault::new(&*self.secrets, namespace, request)
+    }
+
+    async fn ask_again(&self, request: &Request, handle: &str) -> Result<Progress, SourceError> {
+        let vault = self.vault(request);
+        let asked = async {
+            match web::of(&request.gate) {
+                Some((wanted, web @ WebProvider { run: Some(run), .. })) => {
+                    web::poll(&Harness::new(&self.http, &vault, request, (wanted, web))?, run, handle).await
+                }
+                _ => Err(SourceError::new(format!("gate {}: this provider has nothing to poll", request.gate.name))),
+            }
+        };
+        seal(asked.await, &vault)
+    }
+
+    async fn give_up(&self, request: &Request, handle: &str) {
+        let vault = self.vault(request);
+        let Some((wanted, web @ WebProvider { run: Some(run), .. })) = web::of(&request.gate) else { return };
+        let asked = async { web::cancel(&Harness::new(&self.http, &vault, request, (wanted, web))?, run, handle).await };
+        if let Err(error) = asked.await {
+            let error = vault.known().scrub(&error.message);
+            tracing::warn!(gate = request.gate.name, rollout = request.rollout, error, "an eval run was not cancelled");
+        }
     }
 }
 
@@ -65,6 +96,13 @@ fn seal(outcome: Result<Progress, SourceError>, vault: &Vault<'_>) -> Result<Pro
     match outcome {
         Err(e) => Err(SourceError { message: known.scrub(&e.message), ..e }),
         Ok(Progress::Value(Value::String(text))) if known.is_in(&text) => {
+            Err(SourceError::new("the provider's answer holds a Secret's value; it is not shown and not used"))
+        }
+        Ok(Progress::Running { handle, .. }) if known.is_in(&handle) => {
+            Err(SourceError::new("the id or URL of the run holds a Secret's value, and is kept in a status: it is not used"))
+        }
+        Ok(Progress::Unanswered { message, retry_after }) => Ok(Progress::Unanswered { message: known.scrub(&message), retry_after }),
+        Ok(Progress::Eval(eval)) if shown(&eval).any(|text| known.is_in(text)) => {
             Err(SourceError::new("the provider's answer holds a Secret's value; it is not shown and not used"))
         }
         Ok(Progress::NoData(why)) => Ok(Progress::NoData(known.scrub(&why))),
@@ -78,12 +116,18 @@ impl Source for Sources {
         Box::pin(self.measure(request))
     }
 
-    fn poll<'a>(&'a self, request: &'a Request, _handle: &'a str) -> BoxFuture<'a, Result<Progress, SourceError>> {
-        let message = format!("gate {}: this provider has nothing to poll; the measurement is to be started again", request.gate.name);
-        Box::pin(std::future::ready(Err(SourceError::new(message))))
+    fn poll<'a>(&'a self, request: &'a Request, handle: &'a str) -> BoxFuture<'a, Result<Progress, SourceError>> {
+        Box::pin(self.ask_again(request, handle))
     }
 
-    fn cancel<'a>(&'a self, _request: &'a Request, _handle: &'a str) -> BoxFuture<'a, ()> {
-        Box::pin(std::future::ready(()))
+    fn cancel<'a>(&'a self, request: &'a Request, handle: &'a str) -> BoxFuture<'a, ()> {
+        Box::pin(self.give_up(request, handle))
     }
+}
+
+/// The texts of an eval's measurement that come out of the answer.
+fn shown(eval: &Eval) -> impl Iterator<Item = &str> {
+    let value = if let Reading::Value(Value::String(text)) = &eval.reading { Some(text.as_str()) } else { None };
+    let facts = eval.suite.iter().flat_map(|s| [&s.name, &s.version, &s.seed, &s.dataset]);
+    value.into_iter().chain(facts.filter_map(|f| f.as_deref()))
 }

@@ -1,7 +1,8 @@
-//! What lies in `examples/` works: manifests, the sample agent, the sample eval harness.
+//! What lies in `examples/` works: manifests, recipes, the sample agent, the sample eval harness.
 
 mod manifests;
 mod programs;
+mod recipes;
 
 #[allow(dead_code)] // its process reads the environment; here it is told directly
 #[path = "../../examples/sample-agent/agent/mod.rs"]

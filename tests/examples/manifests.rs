@@ -10,11 +10,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use voicerollout::api::{ClusterVoiceAnalysisTemplate, VoiceAnalysisTemplate, VoiceRollout, VoiceRolloutAction, common, crds};
 
-/// The documents of every `examples/*.yaml`, with the name of the file.
+/// The documents of every `examples/*.yaml` and `examples/recipes/*.yaml`, with the name of the file.
 fn documents() -> Vec<(String, Value)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut all = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
+    for entry in [examples.clone(), examples.join("recipes")].iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()) {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "yaml") {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -85,7 +85,7 @@ fn our_kinds_parse_keep_every_field_and_meet_the_rules() {
         }
         *seen.entry(kind.to_owned()).or_default() += 1;
     }
-    assert!(seen["VoiceRollout"] >= 5 && seen["VoiceAnalysisTemplate"] >= 1 && seen["VoiceRolloutAction"] >= 1, "{seen:?}");
+    assert!(seen["VoiceRollout"] >= 5 && seen["VoiceAnalysisTemplate"] >= 9 && seen["VoiceRolloutAction"] >= 1, "{seen:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::{agent, harness};
 
-struct Agent {
+pub struct Agent {
     address: SocketAddr,
     terminate: Option<oneshot::Sender<()>>,
     process: JoinHandle<std::io::Result<()>>,
@@ -141,9 +141,14 @@ struct Harness(String);
 
 impl Harness {
     async fn start(agent: &Agent) -> Self {
+        Self::comparing(agent, agent).await
+    }
+
+    async fn comparing(canary: &Agent, stable: &Agent) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = listener.local_addr().unwrap();
-        let config = harness::Config { listen, target: agent.url(""), cases: 100, duration: Duration::ZERO, suite_version: "7".into() };
+        let (target, stable_target) = (canary.url(""), stable.url(""));
+        let config = harness::Config { listen, target, stable_target, cases: 100, duration: Duration::ZERO, suite_version: "7".into() };
         tokio::spawn(harness::serve(listener, config));
         Self(format!("http://{listen}"))
     }
@@ -195,4 +200,76 @@ async fn a_run_against_another_revision_or_nobody_has_no_rate() {
     agent.exit().await;
     let (status, answer) = harness.get("/api/run?suite=voice&version=abc", None).await;
     assert_eq!((status, answer.get("passRate")), (502, None));
+}
+
+/// An agent that answers this share of the cases right.
+pub async fn agent_that_passes(rate: &str) -> Agent {
+    Agent::start(&[("AGENT_EVAL_PASS_RATE", rate)]).await
+}
+
+/// Base URL of a harness that compares these two.
+pub async fn harness_between(canary: &Agent, stable: &Agent) -> String {
+    Harness::comparing(canary, stable).await.0
+}
+
+impl Harness {
+    async fn send(&self, method: reqwest::Method, path: &str, key: &str, body: Value) -> (u16, Value) {
+        let request = reqwest::Client::new().request(method, format!("{}{path}", self.0)).header("Idempotency-Key", key);
+        let response = request.json(&body).send().await.unwrap();
+        (response.status().as_u16(), response.json().await.unwrap())
+    }
+
+    /// Starts a run and waits until it is no longer running.
+    async fn ended(&self, path: &str, key: &str, body: Value) -> Value {
+        let (status, started) = self.send(reqwest::Method::POST, path, key, body).await;
+        assert_eq!((status, started["status"].as_str()), (202, Some("running")));
+        let link = started["links"]["self"].as_str().unwrap();
+        within(async {
+            loop {
+                let (_, run) = self.get(link, None).await;
+                if run["status"] != "running" {
+                    return run;
+                }
+            }
+        })
+        .await
+    }
+}
+
+#[tokio::test]
+async fn a_run_is_started_asked_for_and_given_up() {
+    let agent = Agent::start(&[("AGENT_EVAL_PASS_RATE", "0.95"), ("AGENT_REVISION", "abc")]).await;
+    let harness = Harness::start(&agent).await;
+    let ask = json!({"suite": "voice", "version": "abc", "seed": 3, "durationMs": 50});
+    let run = harness.ended("/api/runs", "k1", ask.clone()).await;
+    assert_eq!((&run["status"], &run["results"]["stats"]["failures"]), (&json!("completed"), &json!(5)));
+    assert_eq!((&run["suite"], &run["suiteVersion"], &run["seed"]), (&json!("voice"), &json!("7"), &json!(3)));
+    assert_eq!(run["datasetHash"].as_str().unwrap().len(), 12);
+    let (status, again) = harness.send(reqwest::Method::POST, "/api/runs", "k1", ask).await;
+    assert_eq!((status, again), (202, run), "a key that comes again starts nothing");
+
+    let slow = json!({"suite": "voice", "durationMs": 3_600_000});
+    let (_, started) = harness.send(reqwest::Method::POST, "/api/runs", "k2", slow).await;
+    let (status, cancelled) = harness.send(reqwest::Method::DELETE, started["links"]["self"].as_str().unwrap(), "", json!({})).await;
+    assert_eq!((status, &cancelled["status"]), (200, &json!("cancelled")));
+    let (status, done) = harness.send(reqwest::Method::POST, "/api/runs/0/cancel", "", json!({})).await;
+    assert_eq!((status, &done["status"]), (200, &json!("completed")), "what has ended stays as it ended");
+    assert_eq!(harness.get("/api/runs/99", None).await.0, 404);
+    assert_eq!(harness.ended("/api/runs", "k3", json!({"suite": "voice", "version": "def"})).await["status"], "failed");
+}
+
+#[tokio::test]
+async fn a_paired_run_asks_both_the_same() {
+    let canary = Agent::start(&[("AGENT_EVAL_PASS_RATE", "0.9")]).await;
+    let stable = Agent::start(&[("AGENT_EVAL_PASS_RATE", "1")]).await;
+    let harness = Harness::start(&canary).await;
+    let ask = json!({"suite": "voice", "stableTarget": stable.url(""), "durationMs": 20, "seed": 0});
+    let run = harness.ended("/api/paired", "k1", ask).await;
+    assert_eq!((&run["total"], &run["stableOnly"], &run["canaryOnly"]), (&json!(100), &json!(10), &json!(0)));
+    let lost = run["scenarios"].as_array().unwrap().iter().filter(|s| s["stable"]["pass"] == true && s["canary"]["pass"] == false);
+    assert_eq!(lost.count(), 10);
+
+    let drawn = json!({"suite": "voice", "stableTarget": stable.url(""), "durationMs": 20});
+    let (two, three) = (harness.ended("/api/paired", "k2", drawn.clone()).await, harness.ended("/api/paired", "k3", drawn).await);
+    assert!(two["seed"] != three["seed"] && two["datasetHash"] == three["datasetHash"], "each key draws other questions");
 }

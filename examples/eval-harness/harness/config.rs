@@ -11,6 +11,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `CANARY_URL`: base URL of the agent under test, unless a request names a `target`.
     pub target: String,
+    /// `STABLE_URL`: base URL of the agent to compare with, unless a request names a `stableTarget`.
+    pub stable_target: String,
     /// `EVAL_CASES`: questions in a run, unless a request says `cases`.
     pub cases: u64,
     /// `EVAL_DURATION_MS`: least duration of a run, unless a request says `durationMs`.
@@ -29,6 +31,7 @@ impl Config {
         Ok(Self {
             listen: SocketAddr::new(ip, var("PORT", 8090)?),
             target: var("CANARY_URL", "http://voice-agent-canary:8080".to_owned())?,
+            stable_target: var("STABLE_URL", "http://voice-agent-stable:8080".to_owned())?,
             cases: var("EVAL_CASES", 100)?,
             duration: Duration::from_millis(var("EVAL_DURATION_MS", 0)?),
             suite_version: var("EVAL_SUITE_VERSION", "1".to_owned())?,

@@ -1,6 +1,7 @@
 //! The harness, apart from its process.
 
 mod config;
+mod report;
 mod runs;
 mod server;
 mod suite;

@@ -1,14 +1,25 @@
-//! Runs and their keys: a key that comes again gets the run that it started.
+//! Runs and their keys: a key that comes again gets the run that it started. Nothing survives the process.
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::suite::{Plan, Totals};
+use super::suite::{Plan, Report};
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub enum Ended {
+    /// It has a result.
+    Done(Report),
+    /// It has none, for this reason.
+    Failed(String),
+    /// Somebody gave it up.
+    Cancelled,
+}
 
 /// What came of a run; `None` while it is under way.
-pub type Outcome = Option<Result<Totals, String>>;
+pub type Outcome = Option<Ended>;
 
 struct Run {
     key: Option<String>,
@@ -36,11 +47,20 @@ impl Runs {
         (runs.len() - 1, wait, true)
     }
 
-    /// Records what came of a run.
-    pub fn finish(&self, number: usize, result: Result<Totals, String>) {
+    /// Records what came of a run, unless that is known.
+    pub fn end(&self, number: usize, ended: Ended) {
         if let Some(run) = self.0.lock().get(number) {
-            run.outcome.send_replace(Some(result));
+            run.outcome.send_if_modified(|outcome| {
+                let open = outcome.is_none();
+                outcome.get_or_insert(ended);
+                open
+            });
         }
+    }
+
+    /// A run's plan and what came of it.
+    pub fn get(&self, number: usize) -> Option<(Plan, Outcome)> {
+        self.0.lock().get(number).map(|run| (run.plan.clone(), run.outcome.borrow().clone()))
     }
 
     /// All runs, and how many times each was asked for.
@@ -61,14 +81,15 @@ fn entry(number: usize, run: &Run) -> Value {
     });
     match &*run.outcome.borrow() {
         None => entry["state"] = json!("running"),
-        Some(Ok(totals)) => {
+        Some(Ended::Done(report)) => {
             entry["state"] = json!("done");
-            entry["passRate"] = json!(totals.pass_rate());
+            entry["passRate"] = json!(report.totals.pass_rate());
         }
-        Some(Err(error)) => {
+        Some(Ended::Failed(error)) => {
             entry["state"] = json!("error");
             entry["error"] = json!(error);
         }
+        Some(Ended::Cancelled) => entry["state"] = json!("cancelled"),
     }
     entry
 }

@@ -1,6 +1,8 @@
 //! What an expression may contain. Whatever is not named here is refused at compile time, so that no condition decides
 //! by accident (a misspelt name, a field of a number) and none costs more than its length suggests.
 
+use std::collections::BTreeSet;
+
 use cel::common::ast::{CallExpr, ComprehensionExpr, Expr, IdedExpr, operators};
 
 /// How an expression uses `result`.
@@ -64,11 +66,31 @@ const PLAIN: [&str; 6] = [
     operators::NOT_STRICTLY_FALSE,
 ];
 
+/// What the names in an expression stand for.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum Scope<'a> {
+    /// `result` is a value or a list of values.
+    #[default]
+    Value,
+    /// `result` is a JSON document.
+    Document,
+    /// These names are values or lists of values.
+    Names(&'a BTreeSet<String>),
+}
+
 /// Checks an expression and puts this module's operators in place of CEL's.
-pub fn check(expression: &mut IdedExpr) -> Result<Uses, String> {
-    let mut walk = Walk::default();
+pub fn check(expression: &mut IdedExpr, scope: Scope<'_>) -> Result<Uses, String> {
+    let mut walk = Walk { scope, ..Walk::default() };
     walk.visit(expression)?;
-    if walk.saw_result { Ok(walk.uses) } else { Err("it does not use `result`".into()) }
+    match scope {
+        _ if walk.saw_result => Ok(walk.uses),
+        Scope::Names(names) => Err(format!("it uses none of {}", listed(names))),
+        Scope::Value | Scope::Document => Err("it does not use `result`".into()),
+    }
+}
+
+fn listed(names: &BTreeSet<String>) -> String {
+    names.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// The operator's name in the functions that replace it.
@@ -82,7 +104,8 @@ pub fn mixed_operators() -> impl Iterator<Item = &'static str> {
 }
 
 #[derive(Default)]
-struct Walk {
+struct Walk<'a> {
+    scope: Scope<'a>,
     uses: Uses,
     saw_result: bool,
     /// Name of the loop variable inside `all`, `exists`, `map`, ...
@@ -91,7 +114,7 @@ struct Walk {
     loops_over_result: bool,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn visit(&mut self, node: &mut IdedExpr) -> Result<(), String> {
         match &mut node.expr {
             Expr::Literal(_) => Ok(()),
@@ -99,20 +122,32 @@ impl Walk {
             Expr::List(list) => list.elements.iter_mut().try_for_each(|e| self.visit(e)),
             Expr::Call(call) => self.call(call),
             Expr::Comprehension(inner) => self.comprehension(inner),
+            Expr::Select(select) if matches!(self.scope, Scope::Document) => self.visit(&mut select.operand),
             Expr::Select(select) => Err(format!("`.{}`: `result` has no fields; let jsonPath pick the value", select.field)),
             Expr::Map(_) | Expr::Struct(_) | Expr::Unspecified => Err("maps and structs have no meaning here".into()),
         }
     }
 
     fn name(&mut self, name: &str) -> Result<(), String> {
-        if name == RESULT && self.loops_over_result {
-            return Err("in a loop over `result` use the loop variable, or `result[0]`".into());
+        let is_input = self.is_input(name);
+        if is_input && self.loops_over_result {
+            return Err(format!("in a loop over `{name}` use the loop variable, or `{name}[0]`"));
         }
-        self.saw_result |= name == RESULT;
-        if name == RESULT || name.starts_with('@') || self.variable.as_deref() == Some(name) {
+        self.saw_result |= is_input;
+        if is_input || name.starts_with('@') || self.variable.as_deref() == Some(name) {
             return Ok(());
         }
-        Err(format!("`{name}` is not known; the value is called `result`"))
+        Err(match self.scope {
+            Scope::Names(names) => format!("`{name}` is not known; known are {}", listed(names)),
+            Scope::Value | Scope::Document => format!("`{name}` is not known; the value is called `result`"),
+        })
+    }
+
+    fn is_input(&self, name: &str) -> bool {
+        match self.scope {
+            Scope::Names(names) => names.contains(name),
+            Scope::Value | Scope::Document => name == RESULT,
+        }
     }
 
     /// Visits an operand that has to be a list.
@@ -193,8 +228,8 @@ impl Walk {
         self.list(&mut inner.iter_range)?;
         let over_result = self.saw_result;
         self.saw_result |= seen;
-        if inner.iter_var == RESULT {
-            return Err("the loop variable needs another name than `result`".into());
+        if self.is_input(&inner.iter_var) {
+            return Err(format!("the loop variable needs another name than `{}`", inner.iter_var));
         }
         self.variable = Some(inner.iter_var.clone());
         self.loops_over_result = over_result;
@@ -214,7 +249,7 @@ impl Walk {
             // The element that `map` and `filter` append.
             Expr::List(list) => list.elements.iter_mut().try_for_each(|e| match &e.expr {
                 Expr::List(_) => Err("lists of lists have no meaning here".into()),
-                Expr::Ident(name) if name == RESULT => Err("lists of lists have no meaning here".into()),
+                Expr::Ident(name) if self.is_input(name) => Err("lists of lists have no meaning here".into()),
                 _ => self.visit(e),
             }),
             _ => self.visit(node),

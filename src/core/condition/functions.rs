@@ -15,8 +15,15 @@ type Result = std::result::Result<Value, ExecutionError>;
 
 /// A context with `result` bound and every function there is.
 pub fn context(result: Value) -> Context<'static> {
+    with_names([("result", result)])
+}
+
+/// A context with these names bound and every function there is.
+pub fn with_names<'a>(names: impl IntoIterator<Item = (&'a str, Value)>) -> Context<'static> {
     let mut context = Context::empty();
-    context.add_variable_from_value("result", result);
+    for (name, value) in names {
+        context.add_variable_from_value(name, value);
+    }
     for operator in check::mixed_operators() {
         context.add_function(&check::replaced(operator), move |Arguments(args): Arguments| operate(operator, &args));
     }
@@ -127,10 +134,15 @@ fn compare(operator: &str, a: &Value, b: &Value) -> Result {
 fn arithmetic(operator: &str, a: &Value, b: &Value) -> Result {
     if let (Value::Int(a), Value::Int(b)) = (a, b) {
         let result = match operator {
+            // 1/2 is 0.5, as in Argo's expressions: a rate of two counts must not be cut to 0.
+            operators::DIVIDE if *b != 0 || *a == 0 => {
+                let (a, b) = both("arithmetic", &Value::Int(*a), &Value::Int(*b))?;
+                return Ok(Value::Float(a / b));
+            }
+            operators::DIVIDE => None,
             operators::ADD => a.checked_add(*b),
             operators::SUBSTRACT => a.checked_sub(*b),
             operators::MULTIPLY => a.checked_mul(*b),
-            operators::DIVIDE => a.checked_div(*b),
             _ => a.checked_rem(*b),
         };
         return result.map(Value::Int).ok_or_else(|| error("arithmetic", "overflow or division by zero"));
@@ -218,6 +230,7 @@ pub fn kind(value: &Value) -> &'static str {
 pub fn explain(error: &ExecutionError) -> String {
     match error {
         ExecutionError::IndexOutOfBounds(_) => "there is no value with this index".into(),
+        ExecutionError::NoSuchKey(field) => format!("there is no field `{field}`"),
         ExecutionError::FunctionError { message, .. } => message.clone(),
         ExecutionError::NoSuchOverload => "the operands do not go together".into(),
         _ => "the expression does not fit the value".into(),

@@ -5,7 +5,10 @@
 //! nesting and the values it may see are limited, and only what [`check`](mod@check) knows is accepted.
 
 mod check;
+mod document;
 mod functions;
+
+pub use document::{Computed, Formula, Predicate};
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -14,6 +17,7 @@ use cel::{ExecutionError, Value as Cel};
 use serde_json::Value;
 
 use crate::api::run::Verdict;
+use check::Scope;
 
 /// Longest expression, in bytes.
 const MAX_LENGTH: usize = 1024;
@@ -72,17 +76,11 @@ impl Condition {
     /// # Errors
     /// When it is too long or nested too deeply, is not CEL, or uses names or constructs that have no meaning here.
     pub fn compile(source: &str) -> Result<Self, ConditionError> {
-        guarded(|| Self::parse(source)).unwrap_or_else(|| {
-            let reason = "the parser gave up on it; write it more simply".into();
-            Err(ConditionError::Compile { source_text: shorten(source), reason })
-        })
+        compiled(source, || Self::parse(source))
     }
 
     fn parse(source: &str) -> Result<Self, ConditionError> {
-        let fail = |reason: String| ConditionError::Compile { source_text: shorten(source), reason };
-        limits(source).map_err(fail)?;
-        let mut expression = Parser::default().parse(source).map_err(|errors| fail(syntax_message(&errors)))?;
-        let uses = check::check(&mut expression).map_err(fail)?;
+        let (expression, uses) = parse(source, Scope::Value)?;
         Ok(Self { source: source.into(), expression, uses })
     }
 
@@ -129,6 +127,22 @@ impl Condition {
             Err(error) => Err(fail(functions::explain(&error))),
         }
     }
+}
+
+/// Parses and checks an expression; to be called within [`guarded`].
+fn parse(source: &str, scope: Scope<'_>) -> Result<(Expression, check::Uses), ConditionError> {
+    let fail = |reason: String| ConditionError::Compile { source_text: shorten(source), reason };
+    limits(source).map_err(fail)?;
+    let mut expression = Parser::default().parse(source).map_err(|errors| fail(syntax_message(&errors)))?;
+    let uses = check::check(&mut expression, scope).map_err(fail)?;
+    Ok((expression, uses))
+}
+
+fn compiled<T>(source: &str, parse: impl FnOnce() -> Result<T, ConditionError>) -> Result<T, ConditionError> {
+    guarded(parse).unwrap_or_else(|| {
+        let reason = "the parser gave up on it; write it more simply".into();
+        Err(ConditionError::Compile { source_text: shorten(source), reason })
+    })
 }
 
 /// Decides one measurement. A failure condition that is true wins; a success condition alone fails what it does not

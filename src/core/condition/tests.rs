@@ -70,6 +70,8 @@ fn table_of_conditions() {
         ("result > 1", "", json!([1, 2]), Error),
         ("result > 1", "", json!({ "a": 1 }), Error),
         ("int(result) / 0 > 1", "", json!(1), Error),
+        ("size(result) / 2 == 1.5", "", json!([1, 2, 3]), Pass),
+        ("int(result) / 0 > 1", "", json!(0), Inconclusive),
     ];
     for (success, failure, value, expected) in cases {
         assert_eq!(verdict(success, failure, value.clone()), *expected, "{success} | {failure} | {value}");

@@ -39,11 +39,9 @@ pub fn fraction(key: &str) -> f64 {
     f64::from(u16::from_be_bytes([digest[0], digest[1]])) / 65536.0
 }
 
-/// A short hash: 8 hexadecimal digits.
+/// 12 hexadecimal digits that stand for some bytes.
 pub fn short(bytes: &[u8]) -> String {
-    let mut text = hex(bytes);
-    text.truncate(8);
-    text
+    hex(bytes)[..12].to_owned()
 }
 
 fn hex(bytes: &[u8]) -> String {

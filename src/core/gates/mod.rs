@@ -6,10 +6,12 @@
 
 pub mod calls;
 mod key;
+mod paired;
 mod phase;
 mod record;
 mod rules;
 mod schedule;
+mod suite;
 
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use schedule::stamp;
 pub use key::{gates_hash, measurement_key, spec_hash};
 pub use rules::{consequence, first_at, settle_time, time_limit};
 pub use schedule::due as rounded_up;
+pub use suite::{Eval, Pairs, Reading};
 
 /// Newest measurements kept in a gate's status.
 pub const MAX_MEASUREMENTS: usize = 10;
@@ -36,6 +39,8 @@ pub enum Outcome {
     Running {
         /// What to poll with.
         handle: String,
+        /// Why it could not be polled just now.
+        trouble: Option<String>,
     },
     /// A value for the gate's conditions.
     Value(Value),
@@ -43,6 +48,8 @@ pub enum Outcome {
     Counted(calls::Snapshot),
     /// The provider answered that there is nothing.
     NoData(String),
+    /// What an eval harness measured.
+    Eval(Eval),
     /// The judge's verdict.
     Judged {
         /// Verdict.
@@ -165,8 +172,9 @@ pub fn finish(
     let others = status.gates.iter().enumerate().filter(|(i, _)| *i != gate).filter_map(|(_, g)| g.memory.as_ref());
     let others = others.map(calls::size).sum();
     let state = &mut status.gates[gate];
-    if let Outcome::Running { handle } = outcome {
-        state.in_flight.as_mut()?.handle = Some(handle.clone());
+    if let Outcome::Running { handle, trouble } = outcome {
+        let flight = state.in_flight.as_mut()?;
+        (flight.handle, flight.trouble) = (Some(handle.clone()), trouble.clone().map(record::shorten));
         return Some(status);
     }
     record::record(spec, &run_gate.gate, state, outcome, &record::When { now, jitter, others });
@@ -200,7 +208,8 @@ fn start_due(
         }
         let state = &mut status.gates[i];
         let number = finished_count(state) + 1;
-        state.in_flight = Some(InFlight { key: measurement_key(spec, &gate.name, number), started_at: stamp(now), handle: None });
+        state.in_flight =
+            Some(InFlight { key: measurement_key(spec, &gate.name, number), started_at: stamp(now), handle: None, trouble: None });
         state.next_at = None;
         state.started_at.get_or_insert(stamp(now));
         if number == 1 {
@@ -233,12 +242,14 @@ fn given_up(
     under_way(spec, before).into_iter().filter(|w| !still(&w.key) && !done(&w.key)).collect()
 }
 
-/// Finished measurements of a gate, of every verdict.
+/// Finished measurements of a gate, of every verdict and every suite.
 fn finished_count(state: &GateStatus) -> i32 {
     let c = &state.counts;
-    c.pass.saturating_add(c.fail).saturating_add(c.inconclusive).saturating_add(c.error)
+    c.set_aside.saturating_add(c.pass).saturating_add(c.fail).saturating_add(c.inconclusive).saturating_add(c.error)
 }
 
+#[cfg(test)]
+mod eval_tests;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

@@ -144,7 +144,10 @@ fn live(world: &mut World, events: &[Event]) -> Result<Vec<String>, TestCaseErro
             Event::Crash => world.status = serde_json::from_str(&serde_json::to_string(&world.status).unwrap()).unwrap(),
             Event::Begin(n) => {
                 let Some(w) = pick(*n) else { continue };
-                pass(world, &[Finished { gate: w.gate, key: w.key.clone(), outcome: Outcome::Running { handle: "h".into() } }])?;
+                pass(
+                    world,
+                    &[Finished { gate: w.gate, key: w.key.clone(), outcome: Outcome::Running { handle: "h".into(), trouble: None } }],
+                )?;
             }
             Event::Answer(n, c) => {
                 let Some(w) = pick(*n) else { continue };

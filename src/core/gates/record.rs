@@ -6,10 +6,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::calls::{self, Moment, Question, Snapshot};
 use super::rules::{self, Rules};
 use super::schedule::{self, stamp};
-use super::{MAX_MEASUREMENTS, Outcome, finished_count, time_limit};
+use super::suite::{self, Eval, Reading};
+use super::{MAX_MEASUREMENTS, Outcome, finished_count, paired, time_limit};
 use crate::api::analysis::{Gate, OnInconclusive};
 use crate::api::common::std_duration;
-use crate::api::run::{Consequence, GateStatus, Measurement, Tokens, Verdict, VoiceAnalysisRunSpec};
+use crate::api::run::{Consequence, GateStatus, Measurement, Suite, Tokens, Verdict, VoiceAnalysisRunSpec};
 use crate::core::condition;
 use crate::core::window::{add, clock, span};
 
@@ -23,6 +24,7 @@ struct Decided {
     message: String,
     tokens: Option<Tokens>,
     retry_after: Option<std::time::Duration>,
+    suite: Option<Suite>,
 }
 
 /// When an outcome came, and beside what.
@@ -40,10 +42,15 @@ pub fn record(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, 
     let Some(flight) = state.in_flight.take() else { return };
     let When { now, jitter, others } = *when;
     let rules = rules::rules(gate, spec.kind);
-    let decided = match outcome {
+    let suite = if let Outcome::Eval(eval) = outcome { eval.suite.as_ref() } else { None };
+    let restarted = suite::enter(gate, state, suite, &flight.started_at);
+    let mut decided = match outcome {
         Outcome::Counted(seen) => look(spec, gate, state, seen, flight.started_at.0, others),
-        _ => decide(gate, outcome),
+        _ => decide(gate, state, outcome),
     };
+    if let Some(why) = restarted {
+        decided.message = format!("{} ({why})", decided.message);
+    }
     count(state, decided.verdict);
     mark(&rules, state, decided.verdict, flight.started_at.clone(), now);
     if let Some(used) = decided.tokens {
@@ -64,19 +71,20 @@ pub fn record(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, 
         verdict: decided.verdict,
         value: decided.value,
         message: shorten(decided.message),
+        suite: decided.suite,
     });
     let surplus = state.measurements.len().saturating_sub(MAX_MEASUREMENTS);
     state.measurements.drain(..surplus);
 }
 
-fn decide(gate: &Gate, outcome: &Outcome) -> Decided {
-    let plain = |verdict, message: String| Decided { verdict, value: None, message, tokens: None, retry_after: None };
+fn plain(verdict: Verdict, message: String) -> Decided {
+    Decided { verdict, value: None, message, tokens: None, retry_after: None, suite: None }
+}
+
+fn decide(gate: &Gate, state: &mut GateStatus, outcome: &Outcome) -> Decided {
     match outcome {
-        Outcome::Value(value) => {
-            let Some(t) = &gate.threshold else { return plain(Verdict::Error, "a judge gave a value and no verdict".into()) };
-            let (verdict, message) = condition::evaluate(t.success_condition.as_deref(), t.failure_condition.as_deref(), value);
-            Decided { value: Some(condition::value_text(value)), ..plain(verdict, message) }
-        }
+        Outcome::Value(value) => compare(gate, value),
+        Outcome::Eval(eval) => evaluate(gate, state, eval),
         Outcome::Counted(_) => plain(Verdict::Error, "the provider counted calls, which nobody had asked for".into()),
         Outcome::NoData(message) => plain(Verdict::Inconclusive, message.clone()),
         Outcome::Judged { verdict, reason, tokens } => {
@@ -106,7 +114,6 @@ fn look(
     started_at: Timestamp,
     others: usize,
 ) -> Decided {
-    let plain = |verdict, message: String| Decided { verdict, value: None, message, tokens: None, retry_after: None };
     let question = match Question::of(gate) {
         Some(Ok(question)) => question,
         // Refused before a run is made.
@@ -127,6 +134,30 @@ fn look(
     state.warnings = look.warnings;
     let value = state.comparison.as_ref().and_then(|c| c.estimate).map(|e| e.to_string());
     Decided { value, ..plain(look.verdict, look.message) }
+}
+
+fn compare(gate: &Gate, value: &serde_json::Value) -> Decided {
+    let Some(t) = &gate.threshold else { return plain(Verdict::Error, "the provider gave a value, which this gate cannot use".into()) };
+    let (verdict, message) = condition::evaluate(t.success_condition.as_deref(), t.failure_condition.as_deref(), value);
+    Decided { value: Some(condition::value_text(value)), ..plain(verdict, message) }
+}
+
+/// An eval harness's measurement; the message names the suite.
+fn evaluate(gate: &Gate, state: &mut GateStatus, eval: &Eval) -> Decided {
+    let mut decided = match (&eval.reading, &gate.paired) {
+        (Reading::Value(value), _) => compare(gate, value),
+        (Reading::NoData(message), _) => plain(Verdict::Inconclusive, message.clone()),
+        (Reading::Pairs(pairs), Some(p)) => {
+            let (verdict, value, message) = paired::decide(gate, p, state, pairs, eval.suite.as_ref());
+            Decided { value: Some(value), ..plain(verdict, message) }
+        }
+        (Reading::Pairs(_), None) => plain(Verdict::Error, "the provider gave scenarios, which this gate cannot use".into()),
+    };
+    if let Some(suite) = &eval.suite {
+        decided.message = format!("{} [suite {}]", decided.message, suite::text(suite));
+        decided.suite = Some(suite.clone());
+    }
+    decided
 }
 
 fn count(state: &mut GateStatus, verdict: Verdict) {
@@ -172,8 +203,15 @@ fn mark(rules: &Rules, state: &mut GateStatus, verdict: Verdict, started_at: Tim
 /// A measurement that has been under way too long counts as an Error.
 pub fn expire(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, now: Timestamp) {
     let limit = time_limit(gate);
-    let Some(key) = state.in_flight.as_ref().filter(|f| add(f.started_at.0, limit) <= now).map(|f| f.key.clone()) else { return };
-    let message = format!("no result within {}", span(limit));
+    let Some(flight) = state.in_flight.as_ref().filter(|f| add(f.started_at.0, limit) <= now) else { return };
+    let mut message = match rules::long_run(gate) {
+        Some(_) => format!("the run was not done within its deadline of {}", span(limit)),
+        None => format!("no result within {}", span(limit)),
+    };
+    if let Some(trouble) = &flight.trouble {
+        message.push_str(&format!("; the last poll failed: {trouble}"));
+    }
+    let key = flight.key.clone();
     let lost = Outcome::Failed { message, retry_after: None, tokens: None };
     record(spec, gate, state, &lost, &When { now, jitter: super::key::fraction(&key), others: 0 });
 }
@@ -315,7 +353,7 @@ fn progress(gate: &Gate, rules: &Rules, state: &GateStatus, verdict: Verdict) ->
     if parts.is_empty() { String::new() } else { format!(" ({})", parts.join("; ")) }
 }
 
-fn shorten(text: String) -> String {
+pub fn shorten(text: String) -> String {
     match text.char_indices().nth(MAX_MESSAGE) {
         Some((at, _)) => format!("{}...", &text[..at]),
         None => text,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::schedule;
-use crate::api::analysis::{Counting, EvidenceMetric, Gate, Mode, OnError, OnFail, OnInconclusive, PrometheusProvider};
+use crate::api::analysis::{Counting, EvidenceMetric, Gate, Mode, OnError, OnFail, OnInconclusive, PrometheusProvider, WebRun};
 use crate::api::common::std_duration;
 use crate::api::run::{Consequence, GateStatus, RunGate, RunKind, Verdict, VoiceAnalysisRunSpec};
 use crate::core::args::{self, ArgValue, Place};
@@ -69,7 +69,9 @@ pub fn rules(gate: &Gate, kind: RunKind) -> Rules {
             by_weight: kind == RunKind::Background,
         };
     }
-    let (interval, count, failure_limit) = gate.judge.as_ref().map_or((None, 1, 0), |j| (interval(j.interval), j.count, j.failure_limit));
+    let judge = gate.judge.as_ref().map(|j| (interval(j.interval), j.count, j.failure_limit));
+    let paired = gate.paired.as_ref().map(|p| (interval(p.interval), p.count, 0));
+    let (interval, count, failure_limit) = judge.or(paired).unwrap_or((None, 1, 0));
     // A judge's count is 1 unless written; with an interval in the background it asks again and again.
     let endless = kind == RunKind::Background && interval.is_some() && count <= 1;
     Rules {
@@ -119,11 +121,15 @@ pub fn is_final(gate: &Gate, state: &GateStatus) -> bool {
 /// Time from the start of a measurement until it counts as lost: the limits of every request it may make, one after the
 /// other, and some grace.
 pub fn time_limit(gate: &Gate) -> Duration {
+    if let Some(run) = long_run(gate) {
+        return std_duration(run.deadline);
+    }
     let provider = gate.threshold.as_ref().map(|t| match (&t.provider.web, &t.provider.prometheus) {
         (Some(web), _) => std_duration(web.timeout),
         (None, Some(prometheus)) => std_duration(prometheus.timeout),
         (None, None) => Duration::ZERO,
     });
+    let paired = gate.paired.as_ref().map(|p| std_duration(p.web.timeout));
     let judge = gate.judge.as_ref().map(|j| {
         // Both arms, value and count.
         let metrics: Duration = j.evidence.metrics.iter().map(|m| std_duration(m.prometheus.timeout).saturating_mul(4)).sum();
@@ -131,7 +137,13 @@ pub fn time_limit(gate: &Gate) -> Duration {
         std_duration(j.timeout).saturating_add(metrics).saturating_add(logs)
     });
     let counted = gate.counted().map(|c| std_duration(c.prometheus.timeout).saturating_mul(COUNTING_QUERIES));
-    provider.or(judge).or(counted).unwrap_or_default().saturating_add(GRACE)
+    provider.or(paired).or(judge).or(counted).unwrap_or_default().saturating_add(GRACE)
+}
+
+/// The run that a gate's measurement starts and polls, where it is one.
+pub fn long_run(gate: &Gate) -> Option<&WebRun> {
+    let threshold = gate.threshold.as_ref().and_then(|t| t.provider.web.as_ref());
+    threshold.or(gate.paired.as_ref().map(|p| &p.web)).and_then(|web| web.run.as_ref())
 }
 
 /// Status of a gate that has not been measured.
@@ -150,7 +162,9 @@ pub fn fresh(spec: &VoiceAnalysisRunSpec, run_gate: &RunGate, now: Timestamp) ->
 /// When a gate's first measurement may be taken, in a run that begins now.
 pub fn first_at(spec: &VoiceAnalysisRunSpec, run_gate: &RunGate, now: Timestamp) -> Timestamp {
     let gate = &run_gate.gate;
-    let delay = gate.threshold.as_ref().map_or_else(|| gate.judge.as_ref().and_then(|j| j.initial_delay), |t| t.initial_delay);
+    let of_judge = || gate.judge.as_ref().and_then(|j| j.initial_delay);
+    let delay = gate.threshold.as_ref().and_then(|t| t.initial_delay).or_else(of_judge);
+    let delay = delay.or(gate.paired.as_ref().and_then(|p| p.initial_delay));
     let since = spec.traffic_since.as_ref().map(|t| t.0);
     let (window, scrape) = looks_back(run_gate).map_or((None, Duration::ZERO), |(window, scrape)| (Some(window), scrape));
     window::first_measurement_at(now, since, window, scrape, delay.map(std_duration).unwrap_or_default())

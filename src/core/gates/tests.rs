@@ -271,7 +271,7 @@ fn a_measurement_is_started_once_and_foreign_results_change_nothing() {
     assert_eq!((again.measure[0].key.as_str(), again.measure[0].handle.as_deref(), &again.status), (key.as_str(), None, &world.status));
     assert_eq!(finish(&world.spec, &world.status, 0, "another", &of('P'), world.now, 0.5), None);
     assert_eq!(finish(&world.spec, &world.status, 7, &key, &of('P'), world.now, 0.5), None);
-    let running = Outcome::Running { handle: "h".into() };
+    let running = Outcome::Running { handle: "h".into(), trouble: None };
     world.status = finish(&world.spec, &world.status, 0, &key, &running, world.now, 0.5).unwrap();
     assert_eq!(world.plan().measure[0].handle.as_deref(), Some("h"));
     let done = finish(&world.spec, &world.status, 0, &key, &of('P'), world.now, 0.5).unwrap();

@@ -1,15 +1,19 @@
 //! One gate: what the schema cannot say.
 
+mod web;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::api::analysis::{Auth, Counting, Gate, Header, Judge, PrometheusProvider, Threshold, WebProvider};
+use crate::api::analysis::{Auth, Counting, Gate, Header, Judge, PrometheusProvider, Threshold};
 use crate::api::common::{Duration as Period, std_duration};
 use crate::core::SpecError;
 use crate::core::args::{self, ArgError, Place};
 use crate::core::condition::Condition;
 use crate::core::gates::calls::Question;
 use crate::core::window;
+
+pub use web::{absolute, is_in_answer};
 
 /// Shortest interval between measurements.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
@@ -22,11 +26,26 @@ pub fn validate_gate(gate: &Gate, path: &str, known: &BTreeSet<String>) -> Vec<S
     check.period(&format!("{path}.errorBudget"), Some(gate.error_budget), None);
     check.period(&format!("{path}.minDuration"), gate.min_duration, None);
     check.period(&format!("{path}.maxDuration"), Some(gate.max_duration), Some(MIN_INTERVAL));
-    let kinds =
-        [gate.threshold.is_some(), gate.judge.is_some(), gate.compare.is_some(), gate.compare_histogram.is_some(), gate.absolute.is_some()];
+    let kinds = [
+        gate.threshold.is_some(),
+        gate.judge.is_some(),
+        gate.paired.is_some(),
+        gate.compare.is_some(),
+        gate.compare_histogram.is_some(),
+        gate.absolute.is_some(),
+    ];
     if kinds.iter().filter(|k| **k).count() != 1 {
-        check.error(path, "a gate is exactly one of threshold, judge, compare, compareHistogram, absolute");
+        check.error(path, "a gate is exactly one of threshold, judge, paired, compare, compareHistogram, absolute");
         return check.errors;
+    }
+    if gate.false_abort.is_some() && !gate.is_statistical() {
+        check.error(&format!("{path}.falseAbort"), "only gates that test have a share: compare, compareHistogram, absolute, paired");
+    }
+    if let Some(paired) = &gate.paired {
+        if gate.false_abort.is_some_and(|chance| !(chance > 0.0 && chance < 0.5)) {
+            check.error(&format!("{path}.falseAbort"), "a chance above 0 and below 0.5");
+        }
+        check.paired(paired, &format!("{path}.paired"));
     }
     if let Some(threshold) = &gate.threshold {
         check.threshold(threshold, &format!("{path}.threshold"));
@@ -138,12 +157,7 @@ impl Check<'_> {
     }
 
     fn counted(&mut self, gate: &Gate, path: &str) {
-        let Some(counted) = gate.counted() else {
-            if gate.false_abort.is_some() {
-                self.error(&format!("{path}.falseAbort"), "only gates that count calls have a share: compare, compareHistogram, absolute");
-            }
-            return;
-        };
+        let Some(counted) = gate.counted() else { return };
         let (kind, selectors) = selectors(gate);
         let at = format!("{path}.{kind}");
         for (name, selector) in selectors {
@@ -214,19 +228,6 @@ impl Check<'_> {
         }
     }
 
-    fn web(&mut self, w: &WebProvider, path: &str) {
-        self.url(&format!("{path}.url"), &w.url);
-        if let Some(body) = &w.body {
-            self.args(&format!("{path}.body"), body, Place::Json);
-        }
-        if let Err(reason) = json_path(&w.json_path) {
-            self.error(&format!("{path}.jsonPath"), reason);
-        }
-        self.timeout(&format!("{path}.timeout"), w.timeout);
-        self.headers(&w.headers, path);
-        self.auth(w.auth.as_ref(), path);
-    }
-
     fn url(&mut self, path: &str, text: &str) {
         if !self.args(path, text, Place::Url) {
             return;
@@ -257,7 +258,7 @@ impl Check<'_> {
                 (Some(value), None) if value.chars().any(char::is_control) => {
                     self.error(&format!("{at}.value"), "a header value has no line breaks or control characters");
                 }
-                (Some(value), None) => drop(self.args(&format!("{at}.value"), value, Place::Header)),
+                (Some(value), None) => drop(self.args(&format!("{at}.value"), &args::run_facts(value), Place::Header)),
                 (None, Some(_)) => {}
                 _ => self.error(&at, "a header has exactly one of value, secretKeyRef"),
             }

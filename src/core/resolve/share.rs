@@ -3,7 +3,7 @@
 use crate::api::analysis::Mode;
 use crate::core::SpecError;
 
-/// A gate that counts calls.
+/// A gate whose Fail is that of a statistical test.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
     /// Path of its `falseAbort`, for messages.

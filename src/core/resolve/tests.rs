@@ -131,7 +131,7 @@ fn every_problem_has_its_path_and_a_clear_message() {
             "g.judge.evidence.metrics[0].prometheus.query",
             "{{args.revision}}",
         ),
-        (json!({ "name": "none" }), "g", "exactly one of threshold, judge"),
+        (json!({ "name": "none" }), "g", "exactly one of threshold, judge, paired"),
     ] {
         let found = problems(bad.clone());
         assert_eq!(found.len(), 1, "{bad}: {found:?}");
@@ -284,7 +284,7 @@ fn mistakes_of_gates_that_count_calls_have_their_paths() {
         (changed(compare(), "/compare/total", json!("rate(t[5m])")), "g.compare.total", "plain selector"),
         (changed(compare(), "/compare/warmup", json!("-1s")), "g.compare.warmup", "negative"),
         (changed(compare(), "/falseAbort", json!(0.7)), "g.falseAbort", "not a chance"),
-        (changed(prometheus("p", "up"), "/falseAbort", json!(0.01)), "g.falseAbort", "only gates that count calls"),
+        (changed(prometheus("p", "up"), "/falseAbort", json!(0.01)), "g.falseAbort", "only gates that test"),
         (
             changed(compare(), "/judge", json!({ "anthropic": { "model": "m" }, "prompt": "p" })),
             "g",
@@ -294,4 +294,86 @@ fn mistakes_of_gates_that_count_calls_have_their_paths() {
         let found = problems(bad);
         assert!(found.iter().any(|p| p.starts_with(&format!("{path}: ")) && p.contains(part)), "{path} {part}: {found:?}");
     }
+}
+fn long(run: Value) -> Value {
+    json!({ "name": "w", "threshold": { "successCondition": "result > 0", "provider": { "web": { "url": "https://h/x/{{args.suite}}", "run": run } } } })
+}
+
+#[test]
+fn eval_runs_and_pairs_that_are_well_written() {
+    let run = json!({ "poll": { "url": "/api/runs/{{run.id}}?a={{ args.suite }}", "id": "{$.id}", "interval": "15m", "retryAfter": "{$.s}" },
+        "done": "result.status == 'completed'", "failed": "has(result.error) && result.error != null", "deadline": "1h",
+        "cancel": { "method": "DELETE", "url": "https://h/api/{{run.id}}" } });
+    let linked = json!({ "poll": { "url": "{$.links.self}" }, "done": "result.done", "cancel": { "url": "{$.links.cancel}" } });
+    let mut computed = long(json!({ "done": "result.ok" }));
+    let web = &mut computed["threshold"]["provider"]["web"];
+    web["body"] = json!("{\"name\": \"{{run.key}}\"}");
+    web["headers"] = json!([{ "name": "X-Run", "value": "{{run.key}}" }]);
+    web["values"] = json!({ "pass": "{$.a}", "fail": "{$.b[*]}" });
+    web["result"] = json!("double(pass) / (pass + size(fail))");
+    web["suite"] = json!({ "version": "{$.v}" });
+    let paired = json!({ "name": "p", "paired": { "web": { "url": "https://h/x" }, "interval": "10m", "count": 2, "margin": 0.1,
+        "scenarios": { "path": "{$.r[*]}", "stable": "{$.s}", "canary": "{$.c}" } } });
+    for good in [long(run), long(linked), computed, paired] {
+        assert_eq!(problems(good.clone()), Vec::<String>::new(), "{good}");
+    }
+}
+
+#[test]
+fn problems_of_eval_runs_and_pairs() {
+    let run = |pointer: &str, value: Value| {
+        let base = json!({ "poll": { "url": "/r/{{run.id}}", "id": "{$.id}" }, "done": "result.ok", "cancel": { "url": "/r/{{run.id}}" } });
+        long(changed(base, pointer, value))
+    };
+    let web = |field: &str, value: Value| changed(long(json!({ "done": "result.ok" })), &format!("/threshold/provider/web/{field}"), value);
+    let values = |names: Value, result: &str| changed(web("values", names), "/threshold/provider/web/result", json!(result));
+    let pair = |pointer: &str, value: Value| {
+        let base = json!({ "web": { "url": "https://h/x" }, "stableOnly": "{$.b}", "canaryOnly": "{$.c}", "total": "{$.n}" });
+        json!({ "name": "p", "paired": changed(base, pointer, value) })
+    };
+    let at = |field: &str| format!("g.threshold.provider.web.{field}");
+    for (bad, path, part) in [
+        (run("/done", json!("result.status ==")), at("run.done"), "not a valid condition"),
+        (run("/done", json!("status == 'done'")), at("run.done"), "`status` is not known"),
+        (run("/done", json!("true")), at("run.done"), "does not use `result`"),
+        (run("/failed", json!("result.a.all(x, result.b.all(y, x == y))")), at("run.failed"), "cannot be nested"),
+        (run("/deadline", json!("61m")), at("run.deadline"), "1h or shorter"),
+        (run("/deadline", json!("2s")), at("run.deadline"), "not be shorter than the timeout"),
+        (run("/deadline", json!("-1s")), at("run.deadline"), "negative"),
+        (run("/poll/interval", json!("16m")), at("run.poll.interval"), "15m or shorter"),
+        (run("/poll/interval", json!("100ms")), at("run.poll.interval"), "1s or longer"),
+        (run("/poll/id", json!("id")), at("run.poll.id"), "not a JSONPath"),
+        (run("/poll/url", json!("{$.links[}")), at("run.poll.url"), "not a JSONPath"),
+        (run("/poll/url", json!("https://other/r")), at("run.poll.url"), "those of the start's url"),
+        (run("/poll/url", json!("http://h/r")), at("run.poll.url"), "those of the start's url"),
+        (run("/poll/url", json!("//other/r")), at("run.poll.url"), "not a URL"),
+        (run("/poll/url", json!("https://{{args.suite}}/r")), at("run.poll.url"), "scheme, host or port"),
+        (run("/poll/url", json!("/r/{{args.no}}")), at("run.poll.url"), "argument `no` is not known"),
+        (run("/cancel/url", json!("https://h.other/r")), at("run.cancel.url"), "those of the start's url"),
+        (long(json!({ "poll": { "url": "/r/{{run.id}}" }, "done": "result.ok" })), at("run.poll.url"), "needs poll.id"),
+        (web("url", json!("https://h/{{run.id}}")), at("url"), "argument `run.id` is not known"),
+        (web("result", json!("a / b")), "g.threshold.provider.web".into(), "belong together"),
+        (values(json!({ "a": "{$.a}" }), "a / b"), at("result"), "`b` is not known; known are a"),
+        (values(json!({ "a": "{$.a}" }), "a /"), at("result"), "not a valid condition"),
+        (values(json!({ "a": "{$.a[}" }), "a / 2"), at("values.a"), "not a JSONPath"),
+        (web("suite", json!({ "seed": "seed" })), at("suite.seed"), "not a JSONPath"),
+        (pair("/margin", json!(0.0)), "g.paired.margin".into(), "above 0"),
+        (pair("/margin", json!(0.6)), "g.paired.margin".into(), "up to 0.5"),
+        (pair("/falsePromote", json!(0.5)), "g.paired.falsePromote".into(), "below 0.5"),
+        (pair("/minPairs", json!(0)), "g.paired.minPairs".into(), "1 or more"),
+        (pair("/count", json!(2)), "g.paired.interval".into(), "needs an interval"),
+        (changed(pair("/margin", json!(0.1)), "/falseAbort", json!(0.0)), "g.falseAbort".into(), "above 0"),
+        (pair("/total", json!("n")), "g.paired.total".into(), "not a JSONPath"),
+        (pair("/total", json!(null)), "g.paired".into(), "either scenarios"),
+        (pair("/web", json!({ "url": "https://h/x", "jsonPath": "{$.a}" })), "g.paired.web".into(), "leave out jsonPath"),
+        (pair("/web", json!({ "url": "ftp://h/x" })), "g.paired.web.url".into(), "http"),
+    ] {
+        let found = problems(bad.clone());
+        assert_eq!(found.len(), 1, "{bad}: {found:?}");
+        assert!(found[0].starts_with(&format!("{path}: ")) && found[0].contains(part), "{path} {part}: {found:?}");
+    }
+    let names = values(json!({ "a-b": "{$.a}", "c": "{$.c}" }), "c + 1");
+    assert!(problems(names).iter().any(|p| p.contains("values.a-b: a name has letters")));
+    let both = changed(values(json!({ "a": "{$.a}" }), "a / 2"), "/threshold/provider/web/jsonPath", json!("{$.b}"));
+    assert!(problems(both).iter().any(|p| p.contains("web.jsonPath: set either jsonPath, or values and result")));
 }

@@ -163,9 +163,12 @@ fn count(run: &VoiceAnalysisRun, before: &VoiceAnalysisRunStatus, after: &VoiceA
             Some(threshold) if threshold.provider.prometheus.is_some() => "prometheus",
             Some(_) => "web",
             None if gate.gate.counted().is_some() => "counters",
+            None if gate.gate.paired.is_some() => "web",
             None => "judge",
         };
         let old = before.gates.get(index).map(|g| g.counts).unwrap_or_default();
+        // Another suite has been counted from 0.
+        let old = if old.set_aside == new.counts.set_aside { old } else { Default::default() };
         let more = [
             (Verdict::Pass, new.counts.pass - old.pass),
             (Verdict::Fail, new.counts.fail - old.fail),

@@ -21,7 +21,11 @@ use crate::sources::{Progress, Request, Source, SourceError};
 /// Time a provider gets for a cancellation.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shortest and longest time between polls.
-const POLLS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+const POLLS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(900));
+/// Requests for the same start. It stays one measurement, and one run at a provider that knows its key again.
+const MAX_STARTS: u32 = 3;
+/// First and longest wait after a request that was not answered; it doubles in between.
+const RETRIES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(60));
 /// Servers whose limits are remembered before idle ones are dropped.
 const MAX_SERVERS: usize = 256;
 
@@ -224,6 +228,7 @@ impl GatePool {
         self.update(job, |entry| entry.request = Some(request.clone()));
         let server = request::server(&request.gate);
         let mut handle = job.handle.clone();
+        let mut unanswered = 0;
         loop {
             let leave = match permit.take() {
                 Some(permit) => Ok(permit),
@@ -234,13 +239,26 @@ impl GatePool {
                 (Ok(_leave), None) => self.source.start(&request).await,
                 (Ok(_leave), Some(handle)) => self.source.poll(&request, handle).await,
             };
-            let Ok(Progress::Running { handle: next, poll_after }) = answer else { return request::outcome(answer, &request.args) };
-            if handle.as_ref() != Some(&next) {
-                self.update(job, |entry| entry.handle = Some(next.clone()));
-                self.answer(job, Outcome::Running { handle: next.clone() });
-                handle = Some(next);
-            }
-            tokio::time::sleep(poll_after.clamp(POLLS.0, POLLS.1)).await;
+            let wait = match answer {
+                Ok(Progress::Running { handle: next, poll_after }) => {
+                    if handle.as_ref() != Some(&next) || unanswered > 0 {
+                        self.update(job, |entry| entry.handle = Some(next.clone()));
+                        self.answer(job, Outcome::Running { handle: next.clone(), trouble: None });
+                        handle = Some(next);
+                    }
+                    unanswered = 0;
+                    poll_after.clamp(POLLS.0, POLLS.1)
+                }
+                Ok(Progress::Unanswered { message, retry_after }) if handle.is_some() || unanswered + 1 < MAX_STARTS => {
+                    unanswered += 1;
+                    if let Some(handle) = &handle {
+                        self.answer(job, request::troubled(handle, message, &request.args));
+                    }
+                    retry_wait(unanswered).max(retry_after.unwrap_or_default()).min(POLLS.1)
+                }
+                other => return request::outcome(other, &request.args),
+            };
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -256,6 +274,12 @@ impl GatePool {
             let _ = self.wake.unbounded_send(job.run.clone());
         }
     }
+}
+
+/// Time until a request is repeated that was not answered the `n`th time in a row, from 1.
+fn retry_wait(n: u32) -> Duration {
+    let doubled = RETRIES.0.saturating_mul(1 << (n - 1).min(16));
+    doubled.min(RETRIES.1).mul_f64(0.8 + 0.4 * fastrand::f64())
 }
 
 fn failed(message: &str) -> Outcome {

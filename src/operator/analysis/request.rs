@@ -9,7 +9,7 @@ use crate::api::analysis::{Gate, JudgeApi};
 use crate::api::run::{RunArg, VoiceAnalysisRunSpec, VoiceAnalysisRunStatus};
 use crate::core::gates::Outcome;
 use crate::sources::secrets::SecretReader;
-use crate::sources::{ArgValue, OtherGate, Progress, Request, SourceError};
+use crate::sources::{ArgValue, Eval, OtherGate, Progress, Reading, Request, SourceError};
 
 /// Shortest secret that is looked for in texts; shorter ones occur by chance.
 const MIN_SECRET: usize = 4;
@@ -86,12 +86,27 @@ pub fn others(status: &VoiceAnalysisRunStatus, gate: usize) -> Vec<OtherGate> {
 pub fn outcome(answer: Result<Progress, SourceError>, args: &BTreeMap<String, ArgValue>) -> Outcome {
     let clean = |text: String| redact(text, args);
     match answer {
-        Ok(Progress::Running { handle, .. }) => Outcome::Running { handle },
+        Ok(Progress::Running { handle, .. }) => Outcome::Running { handle, trouble: None },
+        Ok(Progress::Unanswered { message, retry_after }) => Outcome::Failed { message: clean(message), retry_after, tokens: None },
+        Ok(Progress::Eval(eval)) => Outcome::Eval(Eval { reading: redact_reading(eval.reading, args), ..eval }),
         Ok(Progress::Value(value)) => Outcome::Value(redact_value(value, args)),
         Ok(Progress::Counted(seen)) => Outcome::Counted(seen),
         Ok(Progress::NoData(message)) => Outcome::NoData(clean(message)),
         Ok(Progress::Judged { verdict, reason, tokens }) => Outcome::Judged { verdict, reason: clean(reason), tokens },
         Err(SourceError { message, retry_after, tokens }) => Outcome::Failed { message: clean(message), retry_after, tokens },
+    }
+}
+
+/// A run that could not be polled just now.
+pub fn troubled(handle: &str, message: String, args: &BTreeMap<String, ArgValue>) -> Outcome {
+    Outcome::Running { handle: handle.to_owned(), trouble: Some(redact(message, args)) }
+}
+
+fn redact_reading(reading: Reading, args: &BTreeMap<String, ArgValue>) -> Reading {
+    match reading {
+        Reading::Value(value) => Reading::Value(redact_value(value, args)),
+        Reading::NoData(why) => Reading::NoData(redact(why, args)),
+        Reading::Pairs(pairs) => Reading::Pairs(pairs),
     }
 }
 
@@ -121,6 +136,9 @@ pub fn server(gate: &Gate) -> String {
     if let Some(t) = &gate.threshold {
         let url = t.provider.prometheus.as_ref().map(|p| &p.address).or(t.provider.web.as_ref().map(|w| &w.url));
         return url.map(|u| authority(u)).unwrap_or_default();
+    }
+    if let Some(paired) = &gate.paired {
+        return authority(&paired.web.url);
     }
     let api = |vendor: &str, api: &JudgeApi| api.base_url.as_deref().map_or_else(|| vendor.to_owned(), authority);
     if let Some(counted) = gate.counted() {

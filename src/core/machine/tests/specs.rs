@@ -38,6 +38,10 @@ pub fn gate(name: &str) -> Gate {
         headers: vec![],
         body: None,
         json_path: "{$.passRate}".into(),
+        values: Default::default(),
+        result: None,
+        suite: None,
+        run: None,
         auth: None,
         tls: None,
         timeout: seconds(10),
@@ -71,6 +75,7 @@ pub fn gate(name: &str) -> Gate {
         compare: None,
         compare_histogram: None,
         absolute: None,
+        paired: None,
     }
 }
 

@@ -1,4 +1,5 @@
 mod api;
+mod long_runs;
 mod world;
 
 use std::time::Duration;

@@ -86,6 +86,10 @@ impl Source for Scripted {
     fn poll<'a>(&'a self, _: &'a Request, handle: &'a str) -> BoxFuture<'a, Answer> {
         async move {
             self.polls.lock().push(handle.to_owned());
+            let unanswered = || Progress::Unanswered { message: "HTTP 503".into(), retry_after: None };
+            if let Some(n) = handle.strip_prefix("back-after-").and_then(|n| n.parse().ok()) {
+                return Ok(if self.polls.lock().len() >= n { Progress::Value(json!(1)) } else { unanswered() });
+            }
             match handle.strip_prefix("done-after-").and_then(|n| n.parse().ok()) {
                 Some(n) if self.polls.lock().len() >= n => Ok(Progress::Value(json!(1))),
                 _ => Ok(Progress::Running { handle: handle.into(), poll_after: Duration::from_secs(5) }),
@@ -121,12 +125,16 @@ impl Process {
     }
 
     pub fn start_with(api: &FakeApi, source: &Arc<Scripted>, clock: &Clock, leadership: Leadership) -> Self {
+        Self::asking(api, source.clone(), clock, leadership)
+    }
+
+    pub fn asking(api: &FakeApi, sources: Arc<dyn Source>, clock: &Clock, leadership: Leadership) -> Self {
         let secrets = [("voice/s/k".to_owned(), "s3cr3t-token".to_owned()), ("system/s/k".to_owned(), "system-token".to_owned())];
         let ctx = AnalysisContext {
             client: api.client(),
             clock: clock.clone(),
             leadership,
-            sources: source.clone(),
+            sources,
             secrets: Arc::new(FakeSecrets(secrets.into())),
             operator_namespace: "system".into(),
             metrics: Arc::default(),
