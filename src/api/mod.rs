@@ -6,6 +6,7 @@ pub mod analysis;
 pub mod common;
 pub mod conditions;
 pub mod crds;
+pub mod evidence;
 pub mod judge;
 pub mod provider;
 pub mod rollout;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::analysis::{Gate, Mode};
 use super::common::SecretKeyRef;
+use super::judge::{JudgeRecord, Spent};
 
 /// One execution of gates. Made by the operator; its spec never changes except `stop`.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -201,6 +202,9 @@ pub struct GateStatus {
     /// Tokens the judge has used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<Tokens>,
+    /// What the judge has used of its budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<Spent>,
 }
 
 /// What a gate's verdict asks the release to do.
@@ -265,6 +269,9 @@ pub struct Measurement {
     /// What there is to say about it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// What a judge's verdict rests on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeRecord>,
 }
 
 /// Tokens the judge has used.

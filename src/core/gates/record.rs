@@ -8,8 +8,10 @@ use super::schedule::{self, stamp};
 use super::{MAX_MEASUREMENTS, Outcome, finished_count, time_limit};
 use crate::api::analysis::{Gate, OnInconclusive};
 use crate::api::common::std_duration;
-use crate::api::run::{Consequence, GateStatus, Measurement, Tokens, Verdict, VoiceAnalysisRunSpec};
+use crate::api::judge::JudgeRecord;
+use crate::api::run::{Consequence, GateStatus, InFlight, Measurement, Tokens, Verdict, VoiceAnalysisRunSpec};
 use crate::core::condition;
+use crate::core::judge::budget::{self, Bill};
 use crate::core::window::{add, clock, span};
 
 /// Longest message, in characters.
@@ -22,6 +24,7 @@ struct Decided {
     message: String,
     tokens: Option<Tokens>,
     retry_after: Option<std::time::Duration>,
+    judge: Option<JudgeRecord>,
 }
 
 /// Takes in a measurement's outcome and sets the time of the next one.
@@ -31,7 +34,8 @@ pub fn record(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, 
     let decided = decide(gate, outcome);
     count(state, decided.verdict);
     mark(&rules, state, decided.verdict, flight.started_at.clone(), now);
-    if let Some(used) = decided.tokens {
+    budget::settle(gate, state, bill(outcome));
+    if let Some(used) = decided.tokens.filter(|t| *t != Tokens::default()) {
         let total = state.tokens.get_or_insert_default();
         total.input = total.input.saturating_add(used.input);
         total.output = total.output.saturating_add(used.output);
@@ -49,13 +53,14 @@ pub fn record(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, 
         verdict: decided.verdict,
         value: decided.value,
         message: shorten(decided.message),
+        judge: decided.judge,
     });
     let surplus = state.measurements.len().saturating_sub(MAX_MEASUREMENTS);
     state.measurements.drain(..surplus);
 }
 
 fn decide(gate: &Gate, outcome: &Outcome) -> Decided {
-    let plain = |verdict, message: String| Decided { verdict, value: None, message, tokens: None, retry_after: None };
+    let plain = |verdict, message: String| Decided { verdict, value: None, message, tokens: None, retry_after: None, judge: None };
     match outcome {
         Outcome::Value(value) => {
             let Some(t) = &gate.threshold else { return plain(Verdict::Error, "a judge gave a value and no verdict".into()) };
@@ -74,10 +79,39 @@ fn decide(gate: &Gate, outcome: &Outcome) -> Decided {
             };
             Decided { value: Some(said.into()), tokens: Some(*tokens), ..plain(*verdict, format!("judge says {said}: {reason}")) }
         }
+        Outcome::Votes(j) => {
+            let said = match j.verdict {
+                Verdict::Pass => Some("PASS"),
+                Verdict::Fail => Some("FAIL"),
+                Verdict::Inconclusive => Some("UNSURE"),
+                Verdict::Error => None,
+            };
+            Decided {
+                value: said.map(Into::into),
+                tokens: Some(j.record.tokens),
+                retry_after: j.retry_after,
+                judge: Some(j.record.clone()),
+                ..plain(j.verdict, j.message.clone())
+            }
+        }
         Outcome::Failed { message, retry_after, tokens } => {
             Decided { tokens: *tokens, retry_after: *retry_after, ..plain(Verdict::Error, message.clone()) }
         }
         Outcome::Running { .. } => plain(Verdict::Error, "the provider is still running".into()),
+    }
+}
+
+/// What a judge's verdict cost, as far as it is known.
+fn bill(outcome: &Outcome) -> Bill {
+    let asked = |tokens: Tokens| Bill::Asked { tokens, unknown: 0 };
+    match outcome {
+        Outcome::Votes(j) if j.record.cached || j.record.votes.is_empty() => Bill::Nothing,
+        Outcome::Votes(j) => Bill::Asked { tokens: j.record.tokens, unknown: j.unknown },
+        Outcome::Judged { tokens, .. } => asked(*tokens),
+        Outcome::Failed { tokens: Some(tokens), .. } if *tokens == Tokens::default() => Bill::Nothing,
+        Outcome::Failed { tokens: Some(tokens), .. } => asked(*tokens),
+        Outcome::NoData(_) => Bill::Nothing,
+        Outcome::Failed { tokens: None, .. } | Outcome::Value(_) | Outcome::Running { .. } => Bill::Unknown,
     }
 }
 
@@ -128,6 +162,20 @@ pub fn expire(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, 
     let message = format!("no result within {}", span(limit));
     let lost = Outcome::Failed { message, retry_after: None, tokens: None };
     record(spec, gate, state, &lost, now, super::key::fraction(&key));
+}
+
+/// A judge whose budget is spent is not asked; that it was not counts as an undecided measurement.
+pub fn refuse(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, now: Timestamp) {
+    let due = state.in_flight.is_none() && state.next_at.as_ref().is_some_and(|t| t.0 <= now);
+    if !due || rules::is_final(gate, state) {
+        return;
+    }
+    let Some(why) = budget::exhausted(gate, state) else { return };
+    let key = super::measurement_key(spec, &gate.name, finished_count(state) + 1);
+    state.started_at.get_or_insert(stamp(now));
+    state.in_flight = Some(InFlight { key: key.clone(), started_at: stamp(now), handle: None });
+    budget::reserve(gate, state);
+    record(spec, gate, state, &Outcome::NoData(why), now, super::key::fraction(&key));
 }
 
 /// Gives the verdict that counts and time have reached. Says the same again when nothing has changed.

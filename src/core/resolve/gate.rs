@@ -26,6 +26,7 @@ pub fn validate_gate(gate: &Gate, path: &str, known: &BTreeSet<String>) -> Vec<S
         (None, Some(judge)) => check.judge(judge, &format!("{path}.judge")),
         _ => check.error(path, "a gate is exactly one of threshold, judge"),
     }
+    check.floor(gate, path);
     check.errors
 }
 
@@ -56,6 +57,8 @@ pub fn args_used(gate: &Gate) -> BTreeSet<String> {
     visit(&serde_json::to_value(gate).unwrap_or_default(), &mut names);
     names
 }
+
+mod judge;
 
 struct Check<'a> {
     known: &'a BTreeSet<String>,
@@ -238,6 +241,9 @@ impl Check<'_> {
             self.error(&format!("{path}.failureLimit"), format!("failureLimit {} is more than count {}", j.failure_limit, j.count));
         }
         self.evidence(j, path);
+        self.voting(j, path);
+        self.patterns(j, path);
+        self.per_call(j, path);
     }
 
     fn evidence(&mut self, j: &Judge, path: &str) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::api::analysis::{Gate, JudgeApi};
-use crate::api::run::{RunArg, VoiceAnalysisRunSpec, VoiceAnalysisRunStatus};
+use crate::api::run::{Measurement, RunArg, Tokens, VoiceAnalysisRunSpec, VoiceAnalysisRunStatus};
 use crate::core::gates::Outcome;
 use crate::sources::secrets::SecretReader;
 use crate::sources::{ArgValue, OtherGate, Progress, Request, SourceError};
@@ -27,6 +27,8 @@ pub struct Blueprint {
     pub key: String,
     /// What the other gates have found.
     pub others: Vec<OtherGate>,
+    /// The gate's own finished measurements.
+    pub earlier: Vec<Measurement>,
 }
 
 impl Blueprint {
@@ -50,6 +52,7 @@ impl Blueprint {
             args,
             from_cluster_template: run_gate.from_cluster_template,
             others: self.others.clone(),
+            earlier: self.earlier.clone(),
         })
     }
 
@@ -58,7 +61,12 @@ impl Blueprint {
         let namespace = if arg.in_operator_namespace { &self.operator_namespace } else { &self.namespace };
         match secrets.read(namespace, secret).await {
             Ok(text) => Ok(ArgValue { text, secret: true }),
-            Err(error) => Err(SourceError { message: format!("argument `{}`: {}", arg.name, error.message), ..error }),
+            // Nobody was asked, so that nothing was spent.
+            Err(error) => Err(SourceError {
+                message: format!("argument `{}`: {}", arg.name, error.message),
+                tokens: Some(Tokens::default()),
+                ..error
+            }),
         }
     }
 }
@@ -77,6 +85,12 @@ pub fn others(status: &VoiceAnalysisRunStatus, gate: usize) -> Vec<OtherGate> {
         .collect()
 }
 
+/// A judge's own finished measurements.
+pub fn earlier(spec: &VoiceAnalysisRunSpec, status: &VoiceAnalysisRunStatus, gate: usize) -> Vec<Measurement> {
+    let judged = spec.gates.get(gate).is_some_and(|g| g.gate.judge.is_some());
+    status.gates.get(gate).filter(|_| judged).map(|g| g.measurements.clone()).unwrap_or_default()
+}
+
 /// The provider's answer for the fold, without the arguments' secrets should the provider echo one.
 pub fn outcome(answer: Result<Progress, SourceError>, args: &BTreeMap<String, ArgValue>) -> Outcome {
     let clean = |text: String| redact(text, args);
@@ -85,6 +99,10 @@ pub fn outcome(answer: Result<Progress, SourceError>, args: &BTreeMap<String, Ar
         Ok(Progress::Value(value)) => Outcome::Value(redact_value(value, args)),
         Ok(Progress::NoData(message)) => Outcome::NoData(clean(message)),
         Ok(Progress::Judged { verdict, reason, tokens }) => Outcome::Judged { verdict, reason: clean(reason), tokens },
+        Ok(Progress::Votes(mut judgement)) => {
+            judgement.message = clean(judgement.message);
+            Outcome::Votes(judgement)
+        }
         Err(SourceError { message, retry_after, tokens }) => Outcome::Failed { message: clean(message), retry_after, tokens },
     }
 }
