@@ -16,6 +16,9 @@
 //! | `voicerollout_reconcile_seconds` | controller | how long they took |
 //! | `voicerollout_api_requests_total` | verb, resource, code | requests to the API server; `code` is `error` without an answer and `abandoned` when it was not waited for |
 //! | `voicerollout_measurements_total` | provider, verdict | measurements of gates |
+//! | `voicerollout_judge_votes_total` | vote | votes of judges: pass, fail, unsure, invalid |
+//! | `voicerollout_judge_tokens_total` | direction | tokens that judges read (input) and wrote (output) |
+//! | `voicerollout_judge_micro_dollars_total` | | what judges cost by the prices of their budgets, in millionths of a US dollar |
 //! | `voicerollout_leader` | | 1 when this process may write |
 //! | `voicerollout_build_info` | version | 1 |
 //! | `process_resident_memory_bytes` | | memory of this process, on Linux |
@@ -37,6 +40,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::api::judge::{JudgeRecord, Vote};
 use crate::api::run::Verdict;
 
 mod api;
@@ -65,6 +69,24 @@ struct MeasurementLabels {
     verdict: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VoteLabels {
+    vote: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    direction: &'static str,
+}
+
+/// What judges have done.
+#[derive(Clone, Debug, Default)]
+struct JudgeMetrics {
+    votes: Family<VoteLabels, Counter>,
+    tokens: Family<TokenLabels, Counter>,
+    micro_dollars: Counter,
+}
+
 type Histograms = Family<ControllerLabels, Histogram, fn() -> Histogram>;
 
 /// All metrics of the process; clones share them.
@@ -77,6 +99,7 @@ pub struct Metrics {
     seconds: Histograms,
     requests: ApiMetricsLayer,
     measurements: Family<MeasurementLabels, Counter>,
+    judges: JudgeMetrics,
     leader: Gauge,
     /// End of the claim on the Lease.
     claim: Arc<parking_lot::Mutex<Option<watch::Receiver<Option<Instant>>>>>,
@@ -97,6 +120,7 @@ impl Metrics {
         let seconds = Histograms::new_with_constructor(|| Histogram::new(RECONCILE_BUCKETS));
         let requests = ApiMetricsLayer::default();
         let measurements = Family::default();
+        let judges = JudgeMetrics::default();
         let leader = Gauge::default();
         let memory = resident_memory().map(|_| Gauge::default());
 
@@ -110,9 +134,23 @@ impl Metrics {
         ours.register("reconcile_seconds", "Duration of reconciles", seconds.clone());
         ours.register("api_requests", "Requests to the Kubernetes API server", requests.family());
         ours.register("measurements", "Measurements of gates", measurements.clone());
+        ours.register("judge_votes", "Votes of judges", judges.votes.clone());
+        ours.register("judge_tokens", "Tokens of judges", judges.tokens.clone());
+        ours.register("judge_micro_dollars", "Cost of judges in millionths of a US dollar", judges.micro_dollars.clone());
         ours.register("leader", "1 when this process may write", leader.clone());
         ours.register("build", "What is running", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        Self { registry: Arc::new(registry), rollouts, reconciles, seconds, requests, measurements, leader, claim: Arc::default(), memory }
+        Self {
+            registry: Arc::new(registry),
+            rollouts,
+            reconciles,
+            seconds,
+            requests,
+            measurements,
+            judges,
+            leader,
+            claim: Arc::default(),
+            memory,
+        }
     }
 
     /// Counts a reconcile. Names are constants, so that there are not many.
@@ -124,6 +162,24 @@ impl Metrics {
     /// Counts a measurement.
     pub fn measurement(&self, provider: &'static str, verdict: Verdict) {
         self.measurements.get_or_create(&MeasurementLabels { provider, verdict: rollout::verdict_name(verdict) }).inc();
+    }
+
+    /// Counts what a judge's verdict took.
+    pub fn judged(&self, record: &JudgeRecord) {
+        for vote in &record.votes {
+            let vote = match vote {
+                Vote::Pass => "pass",
+                Vote::Fail => "fail",
+                Vote::Unsure => "unsure",
+                Vote::Invalid => "invalid",
+            };
+            self.judges.votes.get_or_create(&VoteLabels { vote }).inc();
+        }
+        let count = |n: i64| u64::try_from(n).unwrap_or(0);
+        for (direction, tokens) in [("input", record.tokens.input), ("output", record.tokens.output)] {
+            self.judges.tokens.get_or_create(&TokenLabels { direction }).inc_by(count(tokens));
+        }
+        self.judges.micro_dollars.inc_by(count(record.micro_dollars.unwrap_or(0)));
     }
 
     /// A layer for [`kube::client::ClientBuilder`] that counts requests.
@@ -171,12 +227,20 @@ mod tests {
         metrics.reconcile("rollout", "ok", Duration::from_millis(3));
         metrics.reconcile("rollout", "conflict", Duration::from_millis(700));
         metrics.measurement("prometheus", Verdict::Inconclusive);
+        let votes = vec![Vote::Pass, Vote::Invalid, Vote::Pass];
+        let tokens = crate::api::run::Tokens { input: 4500, output: 120 };
+        metrics.judged(&JudgeRecord { votes, tokens, micro_dollars: Some(5100), ..JudgeRecord::default() });
         let text = metrics.encode().unwrap();
         for line in [
             "voicerollout_reconcile_total{controller=\"rollout\",outcome=\"ok\"} 1",
             "voicerollout_reconcile_total{controller=\"rollout\",outcome=\"conflict\"} 1",
             "voicerollout_reconcile_seconds_bucket{le=\"0.005\",controller=\"rollout\"} 1",
             "voicerollout_reconcile_seconds_count{controller=\"rollout\"} 2",
+            "voicerollout_judge_votes_total{vote=\"pass\"} 2",
+            "voicerollout_judge_votes_total{vote=\"invalid\"} 1",
+            "voicerollout_judge_tokens_total{direction=\"input\"} 4500",
+            "voicerollout_judge_tokens_total{direction=\"output\"} 120",
+            "voicerollout_judge_micro_dollars_total 5100",
             "voicerollout_measurements_total{provider=\"prometheus\",verdict=\"Inconclusive\"} 1",
             concat!("voicerollout_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "voicerollout_leader 0",

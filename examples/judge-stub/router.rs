@@ -2,7 +2,7 @@
 //! answers is set beforehand, so it says nothing about any release.
 //!
 //! Like the real services it refuses requests that they refuse: no key, no version header, sampling parameters, a
-//! prefilled answer, no structured output.
+//! prefilled answer, no structured output, and it refuses tools, which a judge has no use for.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,6 +26,10 @@ pub enum Behaviour {
     Fail,
     /// Answers UNSURE.
     Unsure,
+    /// Answers PASS to every other question and FAIL to the rest.
+    Torn,
+    /// Answers PASS about the arm that it was not asked about.
+    OtherArm,
     /// Answers prose that contains the word PASS.
     Nonsense,
     /// Refuses, as models do.
@@ -48,6 +52,8 @@ impl std::str::FromStr for Behaviour {
             "pass" => Self::Pass,
             "fail" => Self::Fail,
             "unsure" => Self::Unsure,
+            "torn" => Self::Torn,
+            "other-arm" => Self::OtherArm,
             "nonsense" => Self::Nonsense,
             "refuse" => Self::Refuse,
             "cut-off" => Self::CutOff,
@@ -57,7 +63,7 @@ impl std::str::FromStr for Behaviour {
                 Ok(code @ 400..=599) => Self::Status(code),
                 _ => {
                     return Err(format!(
-                        "{other:?} is none of pass, fail, unsure, nonsense, refuse, cut-off, slow, hang, or an HTTP status from 400 to 599"
+                        "{other:?} is none of pass, fail, unsure, torn, other-arm, nonsense, refuse, cut-off, slow, hang, or an HTTP status from 400 to 599"
                     ));
                 }
             },
@@ -125,16 +131,19 @@ impl Stub {
         })
     }
 
-    fn note(&self, headers: &HeaderMap, body: &Value) -> (Behaviour, Duration) {
+    /// Notes a request; gives what to do with it, how slowly, and its number.
+    fn note(&self, headers: &HeaderMap, body: &Value) -> (Behaviour, Duration, u64) {
         let mut inner = self.0.lock();
         let model = body["model"].as_str().unwrap_or_default().to_owned();
-        *inner.requests.entry(model.clone()).or_default() += 1;
+        let number = inner.requests.entry(model.clone()).or_default();
+        *number += 1;
+        let number = *number;
         if let Some(key) = header(headers, "idempotency-key") {
             *inner.keys_seen.entry(key.to_owned()).or_default() += 1;
         }
         inner.last = body.clone();
         inner.last_by_model.insert(model.clone(), body.clone());
-        (inner.by_model.get(&model).copied().unwrap_or(inner.behaviour), inner.delay)
+        (inner.by_model.get(&model).copied().unwrap_or(inner.behaviour), inner.delay, number)
     }
 
     fn accepts(&self, key: Option<&str>) -> bool {
@@ -171,16 +180,35 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
+/// The arm that the question is about.
+fn arm(question: &Value) -> char {
+    let text = question.to_string();
+    let at = text.find("callers of arm ").map(|at| at + "callers of arm ".len());
+    at.and_then(|at| text[at..].chars().next()).unwrap_or('?')
+}
+
 /// The words that behaviours answer with.
-fn words(behaviour: Behaviour) -> String {
+fn words(behaviour: Behaviour, question: &Value, number: u64) -> String {
+    let mut arm = arm(question);
     let verdict = match behaviour {
+        Behaviour::Torn if number.is_multiple_of(2) => "FAIL",
+        Behaviour::OtherArm => {
+            arm = if arm == 'A' { 'B' } else { 'A' };
+            "PASS"
+        }
         Behaviour::Fail => "FAIL",
         Behaviour::Unsure => "UNSURE",
         Behaviour::Nonsense => return "Overall this looks like a PASS to me, although I would keep an eye on it.".into(),
         Behaviour::CutOff => return r#"{"verdict": "PASS", "reas"#.into(),
         _ => "PASS",
     };
-    json!({"verdict": verdict, "reason": format!("Stub answer: {verdict} was set beforehand.")}).to_string()
+    let mut answer = json!({"arm": arm.to_string(), "verdict": verdict, "reason": format!("Stub answer: {verdict} was set beforehand.")});
+    let rubric = question.pointer("/output_config/format/schema/properties/rubric/required");
+    let rubric = rubric.or(question.pointer("/response_format/json_schema/schema/properties/rubric/required"));
+    for name in rubric.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        answer["rubric"][name] = verdict.into();
+    }
+    answer.to_string()
 }
 
 /// Waits as long as the behaviour says.
@@ -194,12 +222,13 @@ async fn wait(behaviour: Behaviour, delay: Duration) {
 
 async fn messages(State(stub): State<Stub>, headers: HeaderMap, body: Bytes) -> Response {
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let (behaviour, delay) = stub.note(&headers, &body);
+    let (behaviour, delay, number) = stub.note(&headers, &body);
     let sampling = ["temperature", "top_p", "top_k"].iter().any(|p| !body[p].is_null());
     let roles = body["messages"].as_array().map(|m| m.iter().map(|m| m["role"].as_str()).collect::<Vec<_>>());
     let schema = &body["output_config"]["format"];
     let wrong = match () {
         () if !stub.accepts(header(&headers, "x-api-key")) => Some((401, "authentication_error")),
+        () if !body["tools"].is_null() => Some((400, "invalid_request_error")),
         () if header(&headers, "anthropic-version") != Some("2023-06-01") => Some((400, "invalid_request_error")),
         () if sampling || roles.as_deref().is_none_or(|r| r.last() != Some(&Some("user"))) => Some((400, "invalid_request_error")),
         () if body["max_tokens"].as_i64().is_none_or(|n| n < 1) => Some((400, "invalid_request_error")),
@@ -217,7 +246,11 @@ async fn messages(State(stub): State<Stub>, headers: HeaderMap, body: Bytes) -> 
         _ => "end_turn",
     };
     let thinking = json!({"type": "thinking", "thinking": "A stub does not think.", "signature": "c3R1Yg=="});
-    let content = if behaviour == Behaviour::Refuse { json!([]) } else { json!([thinking, {"type": "text", "text": words(behaviour)}]) };
+    let content = if behaviour == Behaviour::Refuse {
+        json!([])
+    } else {
+        json!([thinking, {"type": "text", "text": words(behaviour, &body, number)}])
+    };
     let answer = json!({
         "id": "msg_stub", "type": "message", "role": "assistant", "model": body["model"], "content": content,
         "stop_reason": stop, "stop_sequence": null,
@@ -257,7 +290,7 @@ fn kind_of(code: u16) -> &'static str {
 
 async fn completions(State(stub): State<Stub>, headers: HeaderMap, body: Bytes) -> Response {
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let (behaviour, delay) = stub.note(&headers, &body);
+    let (behaviour, delay, number) = stub.note(&headers, &body);
     let key = header(&headers, "authorization").and_then(|v| v.strip_prefix("Bearer "));
     let format = &body["response_format"];
     let wrong = match () {
@@ -265,6 +298,7 @@ async fn completions(State(stub): State<Stub>, headers: HeaderMap, body: Bytes) 
         () if ["temperature", "top_p", "max_tokens"].iter().any(|p| !body[p].is_null()) => {
             Some((400, "invalid_request_error", "unsupported_parameter"))
         }
+        () if !body["tools"].is_null() => Some((400, "invalid_request_error", "unsupported_parameter")),
         () if body["messages"].as_array().is_none_or(Vec::is_empty) => Some((400, "invalid_request_error", "missing_required_parameter")),
         () if format["type"] != "json_schema" || format["json_schema"]["strict"] != true => {
             Some((400, "invalid_request_error", "invalid_value"))
@@ -282,7 +316,7 @@ async fn completions(State(stub): State<Stub>, headers: HeaderMap, body: Bytes) 
     };
     let message = match behaviour {
         Behaviour::Refuse => json!({"role": "assistant", "content": null, "refusal": "I cannot help with that."}),
-        _ => json!({"role": "assistant", "content": words(behaviour), "refusal": null}),
+        _ => json!({"role": "assistant", "content": words(behaviour, &body, number), "refusal": null}),
     };
     let answer = json!({
         "id": "chatcmpl-stub", "object": "chat.completion", "created": 0, "model": body["model"],

@@ -8,6 +8,7 @@ pub mod compare;
 pub mod comparison;
 pub mod conditions;
 pub mod crds;
+pub mod evidence;
 pub mod judge;
 pub mod paired;
 pub mod provider;

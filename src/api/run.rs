@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::analysis::{Gate, Mode};
 use super::common::SecretKeyRef;
 pub use super::comparison::{ArmCalls, Comparison, Memory, Outlook, PassLine, PodMemory, TestMemory};
+use super::judge::{JudgeRecord, Spent};
 use super::paired::PairedEvidence;
 
 /// One execution of gates. Made by the operator; its spec never changes except `stop`.
@@ -218,6 +219,9 @@ pub struct GateStatus {
     /// Scenarios that a `paired` gate has compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paired: Option<PairedEvidence>,
+    /// What the judge has used of its budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<Spent>,
 }
 
 /// What a gate's verdict asks the release to do.
@@ -296,6 +300,9 @@ pub struct Measurement {
     /// The suite that was run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suite: Option<Suite>,
+    /// What a judge's verdict rests on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeRecord>,
 }
 
 /// What an eval harness says about the suite that it ran; each text has at most 128 characters.

@@ -4,6 +4,7 @@ pub mod args;
 pub mod condition;
 pub mod gates;
 pub mod intent;
+pub mod judge;
 pub mod machine;
 pub mod observe;
 pub mod plan;

@@ -25,10 +25,11 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::api::analysis::Gate;
-use crate::api::run::{Tokens, Verdict};
+use crate::api::run::{Measurement, Tokens, Verdict};
 pub use crate::core::args::ArgValue;
 pub use crate::core::gates::calls::Snapshot;
 pub use crate::core::gates::{Eval, Reading};
+use crate::core::judge::Judgement;
 
 /// One measurement to take.
 #[derive(Clone, Debug)]
@@ -53,6 +54,8 @@ pub struct Request {
     pub from_cluster_template: bool,
     /// Latest values of the run's other gates, for the judge.
     pub others: Vec<OtherGate>,
+    /// The gate's own finished measurements, oldest first, for the judge.
+    pub earlier: Vec<Measurement>,
 }
 
 /// What another gate of the run has found, for the judge.
@@ -104,6 +107,8 @@ pub enum Progress {
         /// Tokens used.
         tokens: Tokens,
     },
+    /// The judge's votes, the failed ones too.
+    Votes(Box<Judgement>),
 }
 
 /// Why there is no measurement. Never holds a secret's value or a response body.

@@ -3,8 +3,10 @@
 //! Logs and answers are untrusted: what a caller says or a server returns must not reach a model, a status or an
 //! event as it is. When in doubt this removes too much.
 
+mod checks;
 mod digits;
 mod fields;
+mod ids;
 
 use std::borrow::Cow;
 use std::sync::LazyLock;
@@ -13,11 +15,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use regex::Regex;
 
-/// Secret values that must not appear in any text.
+/// Secret values that must not appear in any text, and patterns of the user's own.
 #[derive(Clone, Default)]
 pub struct Known {
     /// Longest first, so that a value that contains another one goes as a whole.
     values: Vec<String>,
+    /// With what is put in place of a match.
+    patterns: Vec<(Regex, String)>,
 }
 
 impl Known {
@@ -47,16 +51,32 @@ impl Known {
         self.values.iter().fold(text.to_owned(), |t, v| if t.contains(v.as_str()) { t.replace(v.as_str(), "***") } else { t })
     }
 
+    /// Remembers a pattern; [`redact`] puts `[name]` in place of what it matches.
+    pub fn add_pattern(&mut self, pattern: Regex, name: &str) {
+        self.patterns.push((pattern, format!("[{name}]")));
+    }
+
+    /// The text with the user's patterns taken out.
+    fn without_patterns<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        let mut text = Cow::Borrowed(text);
+        for (pattern, name) in &self.patterns {
+            if let Cow::Owned(changed) = pattern.replace_all(&text, regex::NoExpand(name)) {
+                text = Cow::Owned(changed);
+            }
+        }
+        text
+    }
+
     /// Whether a known value is in the text.
     pub fn is_in(&self, text: &str) -> bool {
         self.values.iter().any(|v| text.contains(v.as_str()))
     }
 }
 
-/// Redacts e-mail addresses, phone and card numbers, credentials, `*.pii.*` fields and the known secrets, and drops
-/// control characters except line breaks.
+/// Redacts e-mail addresses, phone, card, bank account and national identity numbers, credentials, `*.pii.*` fields, what
+/// the user's patterns match and the known secrets, and drops control characters except line breaks.
 pub fn redact(text: &str, known: &Known) -> String {
-    let mut text = known.scrub(&plain(text));
+    let mut text = known.scrub(&known.without_patterns(&plain(text)));
     // One rule's replacement can put another rule's pattern together; a few rounds settle it.
     for _ in 0..4 {
         let next = one_round(&text);
@@ -76,9 +96,39 @@ fn one_round(text: &str) -> String {
         }
     }
     let text = fields::redact(&text);
+    let text = ids::redact_ibans(&text);
     let text = digits::redact_cards(&text);
+    let text = ids::redact(&text);
     digits::redact_phones(&text)
 }
+
+/// Takes out of a log line what would be hidden from [`redact`] once its numbers are masked and its words compared with
+/// those of other lines: the user's patterns, secrets, credentials and named fields. Most lines come back as they are.
+pub fn for_mining<'t>(line: &'t str, known: &Known) -> Cow<'t, str> {
+    let odd =
+        line.bytes().any(|b| b < b' ' || b == 0x7f) || line.contains(['\u{9b}', '\u{200b}', '\u{200c}', '\u{200d}', '\u{2060}', '\u{ad}']);
+    let line = if odd { Cow::Owned(plain(line)) } else { Cow::Borrowed(line) };
+    let line = if known.patterns.is_empty() { line } else { Cow::Owned(known.without_patterns(&line).into_owned()) };
+    let line = if known.is_in(&line) { Cow::Owned(known.scrub(&line)) } else { line };
+    if !SUSPECT.is_match(&line) {
+        return line;
+    }
+    let mut text = line;
+    for (pattern, replacement) in PATTERNS.iter() {
+        if let Cow::Owned(changed) = pattern.replace_all(&text, *replacement) {
+            text = Cow::Owned(changed);
+        }
+    }
+    Cow::Owned(fields::redact(&text))
+}
+
+/// Something that a credential or a named field begins with.
+static SUSPECT: LazyLock<Regex> = LazyLock::new(|| {
+    compile(concat!(
+        r"(?i:pii\.|passw|secret|api[_-]?key|access[_-]?key|token[\x22'\x5c]*\s*[:=]|authorization|cookie|bearer\s|basic\s|private key|sips?:|tel:)",
+        r"|[spr]k[-_][A-Za-z0-9]|AKIA|ASIA|AIza|gh[pousr]_|github_pat|glpat-|xox[a-z]-|eyJ",
+    ))
+});
 
 /// Drops ANSI sequences, control characters and invisible format characters; tabs become spaces, line breaks stay.
 pub fn plain(text: &str) -> String {

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::egress::Egress;
 use super::http::Http;
+use super::judge::Dialects;
 use super::judge::logs::LogReader;
 use super::secrets::{SecretReader, Vault};
 use super::web::Harness;
@@ -30,13 +31,25 @@ pub struct Sources {
     operator_namespace: String,
     secrets: Arc<dyn SecretReader>,
     logs: Arc<dyn LogReader>,
+    dialects: Dialects,
 }
 
 impl Sources {
     /// Providers that read Secrets and pod logs with the given readers.
     pub fn new(config: SourcesConfig, secrets: Arc<dyn SecretReader>, logs: Arc<dyn LogReader>) -> Self {
         let SourcesConfig { egress, operator_namespace, user_agent } = config;
-        Self { http: Http::new(egress, user_agent), operator_namespace, secrets, logs }
+        Self { http: Http::new(egress, user_agent), operator_namespace, secrets, logs, dialects: Dialects::default() }
+    }
+
+    /// Has a judge's gate give a verdict on evidence that is given, as for cases whose answer is known.
+    ///
+    /// # Errors
+    /// The gate is no judge, or the model could not be asked.
+    pub async fn judge(&self, request: &Request, evidence: &Value) -> Result<Progress, SourceError> {
+        let namespace = if request.from_cluster_template { &self.operator_namespace } else { &request.namespace };
+        let vault = Vault::new(&*self.secrets, namespace, request);
+        let Some(judge) = &request.gate.judge else { return Err(SourceError::new(format!("gate {} is no judge", request.gate.name))) };
+        seal(judge::on_evidence(&self.http, &vault, &self.dialects, request, judge, evidence).await, &vault)
     }
 
     async fn measure(&self, request: &Request) -> Result<Progress, SourceError> {
@@ -52,7 +65,7 @@ impl Sources {
                 _ => Err(SourceError::new(format!("gate {}: provider: set exactly one of prometheus, web", gate.name))),
             },
             (None, None) if gate.counted().is_some() => counters::look(&self.http, &vault, request).await,
-            (None, Some(judge)) => judge::measure(&self.http, &vault, &*self.logs, request, judge).await,
+            (None, Some(judge)) => judge::measure(&self.http, &vault, &self.dialects, &*self.logs, request, judge).await,
             _ => Err(SourceError::new(format!(
                 "gate {}: set exactly one of threshold, judge, paired, compare, compareHistogram, absolute",
                 gate.name
@@ -107,6 +120,12 @@ fn seal(outcome: Result<Progress, SourceError>, vault: &Vault<'_>) -> Result<Pro
         }
         Ok(Progress::NoData(why)) => Ok(Progress::NoData(known.scrub(&why))),
         Ok(Progress::Judged { verdict, reason, tokens }) => Ok(Progress::Judged { verdict, reason: known.scrub(&reason), tokens }),
+        Ok(Progress::Votes(judgement)) => {
+            let mut judgement = judgement;
+            judgement.message = known.scrub(&judgement.message);
+            judgement.record.model = known.scrub(&judgement.record.model);
+            Ok(Progress::Votes(judgement))
+        }
         Ok(other) => Ok(other),
     }
 }

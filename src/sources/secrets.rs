@@ -46,6 +46,11 @@ impl<'a> Vault<'a> {
         self.known.lock().add(value);
     }
 
+    /// Takes out what a pattern of the user's own matches, too.
+    pub(super) fn add_pattern(&self, pattern: regex::Regex, name: &str) {
+        self.known.lock().add_pattern(pattern, name);
+    }
+
     /// What is known so far.
     pub(super) fn known(&self) -> Known {
         self.known.lock().clone()

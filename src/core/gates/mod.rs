@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::api::run::{GateStatus, InFlight, RunPhase, Tokens, Verdict, VoiceAnalysisRunSpec, VoiceAnalysisRunStatus};
+use crate::core::judge::{Judgement, budget};
 use crate::core::window;
 use schedule::stamp;
 
@@ -59,6 +60,8 @@ pub enum Outcome {
         /// Tokens used.
         tokens: Tokens,
     },
+    /// The judge's votes.
+    Votes(Box<Judgement>),
     /// The provider failed.
     Failed {
         /// What went wrong.
@@ -143,6 +146,7 @@ pub fn next(spec: &VoiceAnalysisRunSpec, status: &VoiceAnalysisRunStatus, now: T
     }
     for (gate, state) in spec.gates.iter().zip(&mut status.gates) {
         record::expire(spec, &gate.gate, state, now);
+        record::refuse(spec, &gate.gate, state, now);
         record::settle(spec, &gate.gate, state, now);
     }
     phase::conclude(spec, &mut status, now);
@@ -210,6 +214,7 @@ fn start_due(
         let number = finished_count(state) + 1;
         state.in_flight =
             Some(InFlight { key: measurement_key(spec, &gate.name, number), started_at: stamp(now), handle: None, trouble: None });
+        budget::reserve(gate, state);
         state.next_at = None;
         state.started_at.get_or_insert(stamp(now));
         if number == 1 {

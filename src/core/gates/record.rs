@@ -10,8 +10,10 @@ use super::suite::{self, Eval, Reading};
 use super::{MAX_MEASUREMENTS, Outcome, finished_count, paired, time_limit};
 use crate::api::analysis::{Gate, OnInconclusive};
 use crate::api::common::std_duration;
-use crate::api::run::{Consequence, GateStatus, Measurement, Suite, Tokens, Verdict, VoiceAnalysisRunSpec};
+use crate::api::judge::JudgeRecord;
+use crate::api::run::{Consequence, GateStatus, InFlight, Measurement, Suite, Tokens, Verdict, VoiceAnalysisRunSpec};
 use crate::core::condition;
+use crate::core::judge::budget::{self, Bill};
 use crate::core::window::{add, clock, span};
 
 /// Longest message, in characters.
@@ -25,6 +27,7 @@ struct Decided {
     tokens: Option<Tokens>,
     retry_after: Option<std::time::Duration>,
     suite: Option<Suite>,
+    judge: Option<JudgeRecord>,
 }
 
 /// When an outcome came, and beside what.
@@ -53,7 +56,8 @@ pub fn record(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, 
     }
     count(state, decided.verdict);
     mark(&rules, state, decided.verdict, flight.started_at.clone(), now);
-    if let Some(used) = decided.tokens {
+    budget::settle(gate, state, bill(outcome));
+    if let Some(used) = decided.tokens.filter(|t| *t != Tokens::default()) {
         let total = state.tokens.get_or_insert_default();
         total.input = total.input.saturating_add(used.input);
         total.output = total.output.saturating_add(used.output);
@@ -72,13 +76,14 @@ pub fn record(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, 
         value: decided.value,
         message: shorten(decided.message),
         suite: decided.suite,
+        judge: decided.judge,
     });
     let surplus = state.measurements.len().saturating_sub(MAX_MEASUREMENTS);
     state.measurements.drain(..surplus);
 }
 
 fn plain(verdict: Verdict, message: String) -> Decided {
-    Decided { verdict, value: None, message, tokens: None, retry_after: None, suite: None }
+    Decided { verdict, value: None, message, tokens: None, retry_after: None, suite: None, judge: None }
 }
 
 fn decide(gate: &Gate, state: &mut GateStatus, outcome: &Outcome) -> Decided {
@@ -97,6 +102,21 @@ fn decide(gate: &Gate, state: &mut GateStatus, outcome: &Outcome) -> Decided {
                 }
             };
             Decided { value: Some(said.into()), tokens: Some(*tokens), ..plain(*verdict, format!("judge says {said}: {reason}")) }
+        }
+        Outcome::Votes(j) => {
+            let said = match j.verdict {
+                Verdict::Pass => Some("PASS"),
+                Verdict::Fail => Some("FAIL"),
+                Verdict::Inconclusive => Some("UNSURE"),
+                Verdict::Error => None,
+            };
+            Decided {
+                value: said.map(Into::into),
+                tokens: Some(j.record.tokens),
+                retry_after: j.retry_after,
+                judge: Some(j.record.clone()),
+                ..plain(j.verdict, j.message.clone())
+            }
         }
         Outcome::Failed { message, retry_after, tokens } => {
             Decided { tokens: *tokens, retry_after: *retry_after, ..plain(Verdict::Error, message.clone()) }
@@ -160,6 +180,22 @@ fn evaluate(gate: &Gate, state: &mut GateStatus, eval: &Eval) -> Decided {
     decided
 }
 
+/// What a judge's verdict cost, as far as it is known.
+fn bill(outcome: &Outcome) -> Bill {
+    let asked = |tokens: Tokens| Bill::Asked { tokens, unknown: 0 };
+    match outcome {
+        Outcome::Votes(j) if j.record.cached || j.record.votes.is_empty() => Bill::Nothing,
+        Outcome::Votes(j) => Bill::Asked { tokens: j.record.tokens, unknown: j.unknown },
+        Outcome::Judged { tokens, .. } => asked(*tokens),
+        Outcome::Failed { tokens: Some(tokens), .. } if *tokens == Tokens::default() => Bill::Nothing,
+        Outcome::Failed { tokens: Some(tokens), .. } => asked(*tokens),
+        Outcome::NoData(_) => Bill::Nothing,
+        Outcome::Failed { tokens: None, .. } | Outcome::Value(_) | Outcome::Eval(_) | Outcome::Counted(_) | Outcome::Running { .. } => {
+            Bill::Unknown
+        }
+    }
+}
+
 fn count(state: &mut GateStatus, verdict: Verdict) {
     let c = &mut state.counts;
     let total = match verdict {
@@ -214,6 +250,20 @@ pub fn expire(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, 
     let key = flight.key.clone();
     let lost = Outcome::Failed { message, retry_after: None, tokens: None };
     record(spec, gate, state, &lost, &When { now, jitter: super::key::fraction(&key), others: 0 });
+}
+
+/// A judge whose budget is spent is not asked; that it was not counts as an undecided measurement.
+pub fn refuse(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, now: Timestamp) {
+    let due = state.in_flight.is_none() && state.next_at.as_ref().is_some_and(|t| t.0 <= now);
+    if !due || rules::is_final(gate, state) {
+        return;
+    }
+    let Some(why) = budget::exhausted(gate, state) else { return };
+    let key = super::measurement_key(spec, &gate.name, finished_count(state) + 1);
+    state.started_at.get_or_insert(stamp(now));
+    state.in_flight = Some(InFlight { key: key.clone(), started_at: stamp(now), handle: None, trouble: None });
+    budget::reserve(gate, state);
+    record(spec, gate, state, &Outcome::NoData(why), &When { now, jitter: super::key::fraction(&key), others: 0 });
 }
 
 /// Gives the verdict that counts and time have reached. Says the same again when nothing has changed.

@@ -10,6 +10,7 @@ use crate::api::analysis::{Counting, EvidenceMetric, Gate, Mode, OnError, OnFail
 use crate::api::common::std_duration;
 use crate::api::run::{Consequence, GateStatus, RunGate, RunKind, Verdict, VoiceAnalysisRunSpec};
 use crate::core::args::{self, ArgValue, Place};
+use crate::core::judge::metrics::metrics;
 use crate::core::window;
 
 /// Time beyond the provider's own limit before a measurement counts as lost.
@@ -132,9 +133,15 @@ pub fn time_limit(gate: &Gate) -> Duration {
     let paired = gate.paired.as_ref().map(|p| std_duration(p.web.timeout));
     let judge = gate.judge.as_ref().map(|j| {
         // Both arms, value and count.
-        let metrics: Duration = j.evidence.metrics.iter().map(|m| std_duration(m.prometheus.timeout).saturating_mul(4)).sum();
-        let logs = if j.evidence.logs.is_some() { GRACE } else { Duration::ZERO };
-        std_duration(j.timeout).saturating_add(metrics).saturating_add(logs)
+        let metrics: Duration = metrics(&j.evidence).iter().map(|m| std_duration(m.prometheus.timeout).saturating_mul(4)).sum();
+        let logs = match &j.evidence.logs {
+            None => Duration::ZERO,
+            Some(l) if l.templates.is_none() && l.transcripts.is_none() => GRACE,
+            Some(_) => GRACE.saturating_mul(6),
+        };
+        // Votes are asked for in at most two rounds.
+        let rounds = if j.votes > 1 { 2 } else { 1 };
+        std_duration(j.timeout).saturating_mul(rounds).saturating_add(metrics).saturating_add(logs)
     });
     let counted = gate.counted().map(|c| std_duration(c.prometheus.timeout).saturating_mul(COUNTING_QUERIES));
     provider.or(paired).or(judge).or(counted).unwrap_or_default().saturating_add(GRACE)
@@ -179,11 +186,8 @@ pub fn settle_time(run_gate: &RunGate) -> Duration {
 fn looks_back(run_gate: &RunGate) -> Option<(Duration, Duration)> {
     let gate = &run_gate.gate;
     let own = gate.threshold.iter().filter_map(|t| t.provider.prometheus.as_ref()).map(|p| (p, None));
-    let evidence = gate
-        .judge
-        .iter()
-        .flat_map(|j| &j.evidence.metrics)
-        .map(|EvidenceMetric { prometheus, count_query, .. }| (prometheus, count_query.as_deref()));
+    let asked: Vec<EvidenceMetric> = gate.judge.iter().flat_map(|j| metrics(&j.evidence)).collect();
+    let evidence = asked.iter().map(|EvidenceMetric { prometheus, count_query, .. }| (prometheus, count_query.as_deref()));
     let args = stand_ins(run_gate);
     let of = |(p, count): (&PrometheusProvider, Option<&str>)| {
         let window = [Some(p.query.as_str()), count].into_iter().flatten().filter_map(|q| query_window(q, &args)).max();

@@ -54,6 +54,7 @@ pub fn validate_gate(gate: &Gate, path: &str, known: &BTreeSet<String>) -> Vec<S
         check.judge(judge, &format!("{path}.judge"));
     }
     check.counted(gate, path);
+    check.floor(gate, path);
     check.errors
 }
 
@@ -102,6 +103,7 @@ fn selectors(gate: &Gate) -> (&'static str, Vec<(&'static str, &String)>) {
         _ => ("", Vec::new()),
     }
 }
+mod judge;
 
 struct Check<'a> {
     known: &'a BTreeSet<String>,
@@ -292,6 +294,9 @@ impl Check<'_> {
             self.error(&format!("{path}.failureLimit"), format!("failureLimit {} is more than count {}", j.failure_limit, j.count));
         }
         self.evidence(j, path);
+        self.voting(j, path);
+        self.patterns(j, path);
+        self.per_call(j, path);
     }
 
     fn evidence(&mut self, j: &Judge, path: &str) {

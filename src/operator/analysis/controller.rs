@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::channel::mpsc::UnboundedSender;
 use kube::api::PostParams;
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Resource, ResourceExt};
 use parking_lot::Mutex;
 
@@ -15,7 +15,7 @@ use super::backoff::Backoff;
 use super::gatepool::{GatePool, Job, Limits};
 use super::memo::Memo;
 use super::request::{self, Blueprint};
-use super::{AnalysisContext, Guarded, READ_TIMEOUT, reference};
+use super::{AnalysisContext, Guarded, READ_TIMEOUT, reference, spending};
 use crate::api::run::{RunPhase, Verdict, VoiceAnalysisRunStatus};
 use crate::api::{VoiceAnalysisRun, VoiceRollout};
 use crate::core::gates::{self, Plan, Work};
@@ -57,13 +57,26 @@ pub struct State {
     backoff: Backoff,
     /// UIDs of runs whose VoiceRollout was seen to have asked for them.
     recorded: Mutex<std::collections::HashSet<String>>,
+    /// All runs, for what a release has spent.
+    runs: Store<Guarded>,
 }
 
 impl State {
-    /// A state whose pool wakes the queue through `wake`.
-    pub fn new(ctx: Arc<AnalysisContext>, limits: Limits, wake: UnboundedSender<ObjectRef<Guarded>>) -> Self {
+    /// A state whose pool wakes the queue through `wake`; `runs` is the controller's cache.
+    pub fn new(ctx: Arc<AnalysisContext>, limits: Limits, wake: UnboundedSender<ObjectRef<Guarded>>, runs: Store<Guarded>) -> Self {
         let pool = GatePool::new(ctx.sources.clone(), ctx.secrets.clone(), limits, wake);
-        Self { ctx, pool, memo: Memo::default(), backoff: Backoff::default(), recorded: Mutex::default() }
+        Self { ctx, pool, memo: Memo::default(), backoff: Backoff::default(), recorded: Mutex::default(), runs }
+    }
+
+    /// The runs but this one, as last written.
+    fn other_runs(&self, uid: &str) -> Vec<VoiceAnalysisRun> {
+        let mut others = Vec::new();
+        for object in self.runs.state() {
+            let Ok(run) = &object.0 else { continue };
+            let Some(other) = run.uid().filter(|other| other != uid) else { continue };
+            others.push(self.memo.newest(&other, run));
+        }
+        others
     }
 
     /// Drops everything about a run that is gone.
@@ -141,7 +154,8 @@ async fn bring_forward(run: &VoiceAnalysisRun, uid: &str, state: &State) -> Resu
     let answers = state.pool.answers(uid);
     let mut permits = HashMap::new();
     let now = state.ctx.clock.now();
-    let plan = gates::advance(&run.spec, &before, &answers, now, &mut |gate| {
+    let informed = spending::with_earlier(run, before.clone(), now, || state.other_runs(uid));
+    let plan = gates::advance(&run.spec, &informed, &answers, now, &mut |gate| {
         let permit = state.pool.reserve(&run.spec.gates[gate].gate);
         permit.map(|p| permits.insert(gate, p)).is_some()
     });
@@ -178,6 +192,9 @@ fn count(run: &VoiceAnalysisRun, before: &VoiceAnalysisRunStatus, after: &VoiceA
         for (verdict, times) in more {
             (0..times).for_each(|_| metrics.measurement(provider, verdict));
         }
+        let finished = more.iter().map(|(_, times)| usize::try_from(*times).unwrap_or(0)).sum::<usize>();
+        let newest = new.measurements.iter().rev().take(finished);
+        newest.filter_map(|m| m.judge.as_ref()).filter(|r| !r.cached).for_each(|r| metrics.judged(r));
     }
 }
 
@@ -211,6 +228,7 @@ fn act(run: &VoiceAnalysisRun, uid: &str, plan: &Plan, mut permits: HashMap<usiz
         key: work.key.clone(),
         started_at: work.started_at,
         others: request::others(&plan.status, work.gate),
+        earlier: request::earlier(&run.spec, &plan.status, work.gate),
     };
     for work in &plan.cancel {
         state.pool.cancel(uid, blueprint(work), work.handle.clone());

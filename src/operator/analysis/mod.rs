@@ -7,6 +7,7 @@ mod gatepool;
 mod memo;
 mod request;
 pub mod secrets;
+mod spending;
 
 use std::future::Future;
 use std::pin::pin;
@@ -68,10 +69,10 @@ pub async fn run(ctx: Arc<AnalysisContext>, namespace: Option<String>, stop: imp
     };
     let (wake, finished) = mpsc::unbounded();
     let leads = leadership_changes(ctx.leadership.changes());
-    let state = Arc::new(controller::State::new(ctx, Limits::default(), wake));
+    let (store, writer) = reflector::store();
+    let state = Arc::new(controller::State::new(ctx, Limits::default(), wake, store.clone()));
     // Also when this future is dropped: its measurements must not outlive it.
     let _tasks = EndTasks(state.clone());
-    let (store, writer) = reflector::store();
     let changes =
         watcher(api, watcher::Config::default()).default_backoff().modify(super::trim::metadata).reflect(writer).touched_objects();
     let stop = stop.shared();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::api::analysis::{Gate, JudgeApi};
-use crate::api::run::{RunArg, VoiceAnalysisRunSpec, VoiceAnalysisRunStatus};
+use crate::api::run::{Measurement, RunArg, Tokens, VoiceAnalysisRunSpec, VoiceAnalysisRunStatus};
 use crate::core::gates::Outcome;
 use crate::sources::secrets::SecretReader;
 use crate::sources::{ArgValue, Eval, OtherGate, Progress, Reading, Request, SourceError};
@@ -31,6 +31,8 @@ pub struct Blueprint {
     pub started_at: Timestamp,
     /// What the other gates have found.
     pub others: Vec<OtherGate>,
+    /// The gate's own finished measurements.
+    pub earlier: Vec<Measurement>,
 }
 
 impl Blueprint {
@@ -55,6 +57,7 @@ impl Blueprint {
             args,
             from_cluster_template: run_gate.from_cluster_template,
             others: self.others.clone(),
+            earlier: self.earlier.clone(),
         })
     }
 
@@ -63,7 +66,12 @@ impl Blueprint {
         let namespace = if arg.in_operator_namespace { &self.operator_namespace } else { &self.namespace };
         match secrets.read(namespace, secret).await {
             Ok(text) => Ok(ArgValue { text, secret: true }),
-            Err(error) => Err(SourceError { message: format!("argument `{}`: {}", arg.name, error.message), ..error }),
+            // Nobody was asked, so that nothing was spent.
+            Err(error) => Err(SourceError {
+                message: format!("argument `{}`: {}", arg.name, error.message),
+                tokens: Some(Tokens::default()),
+                ..error
+            }),
         }
     }
 }
@@ -82,6 +90,12 @@ pub fn others(status: &VoiceAnalysisRunStatus, gate: usize) -> Vec<OtherGate> {
         .collect()
 }
 
+/// A judge's own finished measurements.
+pub fn earlier(spec: &VoiceAnalysisRunSpec, status: &VoiceAnalysisRunStatus, gate: usize) -> Vec<Measurement> {
+    let judged = spec.gates.get(gate).is_some_and(|g| g.gate.judge.is_some());
+    status.gates.get(gate).filter(|_| judged).map(|g| g.measurements.clone()).unwrap_or_default()
+}
+
 /// The provider's answer for the fold, without the arguments' secrets should the provider echo one.
 pub fn outcome(answer: Result<Progress, SourceError>, args: &BTreeMap<String, ArgValue>) -> Outcome {
     let clean = |text: String| redact(text, args);
@@ -93,6 +107,10 @@ pub fn outcome(answer: Result<Progress, SourceError>, args: &BTreeMap<String, Ar
         Ok(Progress::Counted(seen)) => Outcome::Counted(seen),
         Ok(Progress::NoData(message)) => Outcome::NoData(clean(message)),
         Ok(Progress::Judged { verdict, reason, tokens }) => Outcome::Judged { verdict, reason: clean(reason), tokens },
+        Ok(Progress::Votes(mut judgement)) => {
+            judgement.message = clean(judgement.message);
+            Outcome::Votes(judgement)
+        }
         Err(SourceError { message, retry_after, tokens }) => Outcome::Failed { message: clean(message), retry_after, tokens },
     }
 }

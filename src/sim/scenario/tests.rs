@@ -113,6 +113,7 @@ fn request(key: &str, gate: Value) -> Request {
         args: [("canary-hash".to_owned(), ArgValue::plain("two"))].into(),
         from_cluster_template: false,
         others: Vec::new(),
+        earlier: Vec::new(),
     }
 }
 

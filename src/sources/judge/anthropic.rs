@@ -1,61 +1,65 @@
 //! Anthropic Messages API with structured output (`output_config.format`).
 
-use std::time::Duration;
-
 use reqwest::header::HeaderValue;
 use serde_json::{Value, json};
 
-use super::prompt::{Prompt, schema};
-use super::{Call, ModelAnswer, count, key_header, with_tokens};
+use super::dialect::{Dialect, Form, Refused};
+use super::prompt::Prompt;
+use super::vendor::{Asked, Call, ModelAnswer, Unanswered, count, key_header, with_tokens};
 use crate::api::analysis::JudgeApi;
 use crate::api::run::Tokens;
-use crate::sources::http::Http;
+use crate::sources::SourceError;
 use crate::sources::redact;
-use crate::sources::secrets::Vault;
-use crate::sources::{Request, SourceError};
 
 /// The vendor's own service.
 const BASE: &str = "https://api.anthropic.com";
 /// The version of the wire format.
 const VERSION: &str = "2023-06-01";
 
-/// Asks once.
-pub(super) async fn ask(
-    http: &Http,
-    vault: &Vault<'_>,
-    api: &JudgeApi,
-    key: Option<String>,
-    request: &Request,
-    prompt: &Prompt,
-    limit: Duration,
-) -> Result<ModelAnswer, SourceError> {
-    let body = body(api, prompt);
-    let mut call = Call::new("anthropic", api, BASE, "/v1/messages", request, &body, limit)?;
-    call.headers.insert("anthropic-version", HeaderValue::from_static(VERSION));
-    if let Some(key) = key {
-        call.headers.insert("x-api-key", key_header(&key)?);
+/// Asks once, in whatever form the server takes.
+pub(super) async fn ask(asked: &Asked<'_>, prompt: &Prompt) -> Result<ModelAnswer, SourceError> {
+    let server = asked.api.base_url.as_deref().unwrap_or(BASE);
+    let mut dialect = asked.dialects.of(server, &asked.api.model);
+    loop {
+        let mut call = Call::new("anthropic", asked, BASE, "/v1/messages", dialect, &body(asked.api, prompt, dialect))?;
+        call.headers.insert("anthropic-version", HeaderValue::from_static(VERSION));
+        if let Some(key) = asked.key {
+            call.headers.insert("x-api-key", key_header(key)?);
+        }
+        match call.send(asked).await {
+            Ok((what, answer)) => {
+                asked.dialects.remember(server, &asked.api.model, dialect);
+                return read(what, &answer);
+            }
+            Err(Unanswered { refused: Refused::Form, .. }) if dialect.form == Form::Schema => dialect.form = Form::Text,
+            Err(Unanswered { error, .. }) => return Err(error),
+        }
     }
-    let (what, answer) = call.send(http, vault).await?;
-    read(what, &answer)
 }
 
-/// The request. Sampling parameters and a prefilled answer are refused by newer models, so there are none.
-pub(super) fn body(api: &JudgeApi, prompt: &Prompt) -> Value {
-    json!({
+/// The request. Sampling parameters and a prefilled answer are refused by newer models, so there are none, and no tools.
+fn body(api: &JudgeApi, prompt: &Prompt, dialect: Dialect) -> Value {
+    let mut body = json!({
         "model": api.model,
         "max_tokens": api.max_tokens,
         "system": prompt.system,
         "messages": [{"role": "user", "content": prompt.user}],
-        "output_config": {"format": {"type": "json_schema", "schema": schema()}},
-    })
+    });
+    if dialect.form == Form::Schema {
+        body["output_config"] = json!({"format": {"type": "json_schema", "schema": prompt.schema}});
+    }
+    body
 }
 
 fn read(what: String, answer: &Value) -> Result<ModelAnswer, SourceError> {
     let usage = &answer["usage"];
     let input = ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"].iter().map(|f| count(usage, f)).sum();
-    let tokens = Tokens { input, output: count(usage, "output_tokens") };
+    let tokens = usage.is_object().then(|| Tokens { input, output: count(usage, "output_tokens") });
     let fail = |why: String| Err(with_tokens(format!("{what}: {why}"), tokens));
     match answer["stop_reason"].as_str() {
+        _ if answer["type"] != "message" || answer["role"].as_str().is_some_and(|r| r != "assistant") => {
+            return fail("the answer is not a message of this API; check baseUrl".into());
+        }
         Some("end_turn") => {}
         Some("refusal") => return fail("the model refused to answer".into()),
         Some("max_tokens") => return fail("the answer was cut off at maxTokens; raise it".into()),
@@ -72,5 +76,5 @@ fn read(what: String, answer: &Value) -> Result<ModelAnswer, SourceError> {
             _ => return fail("the answer has a part that is neither text nor thinking".into()),
         }
     }
-    Ok(ModelAnswer { what, text, tokens })
+    Ok(ModelAnswer { what, model: answer["model"].as_str().unwrap_or_default().to_owned(), text, tokens })
 }

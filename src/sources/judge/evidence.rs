@@ -3,8 +3,11 @@
 use futures::future::{try_join, try_join_all};
 use serde_json::{Value, json};
 
-use super::logs::LogReader;
+use super::digest::{self, Digest};
+use super::logs::{LogQuery, LogReader};
+use super::shares::{clip, first, newest, newest_of_all, size};
 use crate::api::analysis::{Evidence, EvidenceLogs, EvidenceMetric};
+use crate::core::judge::metrics;
 use crate::sources::http::Http;
 use crate::sources::prometheus::{self, Reading};
 use crate::sources::redact::{self, Known};
@@ -15,6 +18,8 @@ use crate::sources::{ArgValue, OtherGate, Request, SourceError};
 const MAX_LINE: usize = 2000;
 /// Longest text of another gate that is shown.
 const MAX_TEXT: usize = 300;
+/// Room that is kept for what the letters of a vote add.
+const SLACK: usize = 1000;
 
 /// One side of the comparison.
 #[derive(Clone, Copy)]
@@ -23,46 +28,96 @@ struct Arm<'a> {
     revision: &'a str,
 }
 
-/// Collects what the gate asks for. Anything of it that is missing is an error: a judge without evidence would guess.
+/// What came of the logs, before it is cut to fit.
+#[derive(Default)]
+struct Logs {
+    /// Newest lines by pod, stable and canary.
+    newest: Option<[Vec<(String, Vec<String>)>; 2]>,
+    /// Kinds of lines and transcripts.
+    digest: Option<digest::Summary>,
+}
+
+/// Collects what the gate asks for, in at most `room` bytes. Anything of it that is missing is an error: a judge without
+/// evidence would guess.
 pub(super) async fn collect(
     http: &Http,
     vault: &Vault<'_>,
     logs: &dyn LogReader,
     request: &Request,
     wanted: &Evidence,
+    room: usize,
 ) -> Result<Value, SourceError> {
-    let stable = Arm { name: "stable", revision: &request.stable_revision };
-    let canary = Arm { name: "canary", revision: &request.revision };
-    let comparing = !wanted.metrics.is_empty() || wanted.logs.is_some();
-    if comparing && (stable.revision.is_empty() || canary.revision.is_empty()) {
+    let arms = [Arm { name: "stable", revision: &request.stable_revision }, Arm { name: "canary", revision: &request.revision }];
+    let asked = metrics::metrics(wanted);
+    let comparing = !asked.is_empty() || wanted.logs.is_some();
+    if comparing && arms.iter().any(|a| a.revision.is_empty()) {
         return Err(SourceError::new("judge evidence: there is no stable revision to compare with"));
     }
-    let metrics = try_join_all(wanted.metrics.iter().map(|m| metric(http, vault, request, m, stable, canary))).await?;
-    let lines = match &wanted.logs {
-        None => None,
-        Some(l) => Some(try_join(arm_logs(logs, vault, request, l, stable), arm_logs(logs, vault, request, l, canary)).await?),
+    let metrics = try_join_all(asked.iter().map(|m| metric(http, vault, request, m, arms))).await?;
+    let found = match &wanted.logs {
+        None => Logs::default(),
+        Some(l) => both_logs(logs, vault, request, l, arms).await?,
     };
     let known = vault.known();
     let gates: Vec<Value> = request.others.iter().map(|g| gate(g, &known)).collect();
-    let mut bundle = json!({
-        "revisions": {"stable": stable.revision, "canary": canary.revision},
+    let base = json!({
+        "revisions": {"stable": request.stable_revision, "canary": request.revision},
         "metrics": metrics,
         "gates": gates,
     });
-    if let Some((stable, canary)) = lines {
-        bundle["logs"] = json!({"stable": stable, "canary": canary});
+    fit(base, found, wanted.logs.as_ref(), room)
+}
+
+/// Adds what fits: kinds of lines get up to four tenths of the room that metrics and gates leave, transcripts up to half
+/// of what is left then, and the newest lines the rest, both arms the same.
+fn fit(mut bundle: Value, found: Logs, wanted: Option<&EvidenceLogs>, room: usize) -> Result<Value, SourceError> {
+    let taken = size(&bundle) + SLACK;
+    let Some(mut left) = room.checked_sub(taken) else {
+        return Err(SourceError::new(format!(
+            "judge evidence: metrics and gates alone have {taken} bytes, more than maxInputTokens leaves ({room}); raise it"
+        )));
+    };
+    let Some(wanted) = wanted else { return Ok(bundle) };
+    if let Some(digest) = found.digest {
+        if let Some(templates) = &wanted.templates {
+            let calls = calls(&bundle["metrics"]);
+            let most = left * 4 / 10;
+            let shown = digest.templates(calls, usize::try_from(templates.show).unwrap_or(0));
+            let (kept, left_out) = first(shown.kinds, most.saturating_sub(200));
+            let lines = json!({"stable": shown.lines[0], "canary": shown.lines[1]});
+            bundle["logTemplates"] = json!({"countedBy": shown.per, "lines": lines, "differing": kept, "leftOut": left_out});
+            left = left.saturating_sub(size(&bundle["logTemplates"]));
+        }
+        if wanted.transcripts.is_some() {
+            let [stable, canary] = digest.transcripts();
+            let each = (left / 4).saturating_sub(50);
+            let (stable, canary) = (first(stable, each).0, first(canary, each).0);
+            bundle["transcripts"] = json!({"stable": stable, "canary": canary});
+            left = left.saturating_sub(size(&bundle["transcripts"]));
+        }
+    }
+    if let Some([stable, canary]) = found.newest {
+        // Frames of the pods' lists.
+        let frames = 100 + 16 * (stable.len() + canary.len());
+        let each = usize::try_from(wanted.max_bytes).unwrap_or(0).min(left.saturating_sub(frames) / 2);
+        bundle["logs"] = json!({"stable": newest_of_all(stable, each), "canary": newest_of_all(canary, each)});
     }
     Ok(bundle)
 }
 
-/// Both arms' values of a metric, and what lies between them.
+/// Numbers of calls of stable and canary, from the first metric that has them.
+fn calls(metrics: &Value) -> Option<[f64; 2]> {
+    let of = |m: &Value| Some([m["stable"]["calls"].as_f64()?, m["canary"]["calls"].as_f64()?]);
+    metrics.as_array()?.iter().find_map(of).filter(|c| c.iter().all(|n| *n > 0.0))
+}
+
+/// Both arms' values of a metric.
 async fn metric(
     http: &Http,
     vault: &Vault<'_>,
     request: &Request,
     metric: &EvidenceMetric,
-    stable: Arm<'_>,
-    canary: Arm<'_>,
+    [stable, canary]: [Arm<'_>; 2],
 ) -> Result<Value, SourceError> {
     let arm = |arm| arm_metric(http, vault, request, metric, arm);
     let ((stable, stable_calls), (canary, canary_calls)) = try_join(arm(stable), arm(canary)).await?;
@@ -77,14 +132,6 @@ async fn metric(
     if let (Some(s), Some(c)) = (stable_calls, canary_calls) {
         out["stable"]["calls"] = prometheus::number(s);
         out["canary"]["calls"] = prometheus::number(c);
-    }
-    let change = canary - stable;
-    if change.is_finite() {
-        out["change"] = prometheus::number(change);
-        let percent = (1000.0 * change / stable.abs()).round() / 10.0;
-        if percent.is_finite() {
-            out["changePercent"] = prometheus::number(percent);
-        }
     }
     Ok(out)
 }
@@ -119,12 +166,48 @@ async fn arm_metric(
 fn gate(gate: &OtherGate, known: &Known) -> Value {
     let clean = |text: &str| redact::line(&redact::redact(text, known), MAX_TEXT);
     json!({
-        "name": gate.name,
+        "name": redact::line(&gate.name, 63),
         "verdict": gate.verdict.map_or_else(|| json!("undecided"), |v| json!(v)),
         "value": gate.value.as_deref().map(clean),
         "message": clean(&gate.message),
         "measurements": gate.measurements,
     })
+}
+
+/// Newest lines of both arms, and what the digest makes of more of them.
+async fn both_logs(
+    logs: &dyn LogReader,
+    vault: &Vault<'_>,
+    request: &Request,
+    wanted: &EvidenceLogs,
+    [stable, canary]: [Arm<'_>; 2],
+) -> Result<Logs, SourceError> {
+    let newest = try_join(arm_logs(logs, vault, request, wanted, stable), arm_logs(logs, vault, request, wanted, canary)).await?;
+    let Some((mut digest, tail, bytes)) = Digest::new(wanted, vault.known()) else {
+        return Ok(Logs { newest: Some([newest.0, newest.1]), digest: None });
+    };
+    // One after the other: what becomes of a line depends on those before it.
+    for (index, arm) in [stable, canary].into_iter().enumerate() {
+        let query = query(request, wanted, arm, tail);
+        let mut sink = |line: &str| digest.line(index, line);
+        let read = logs.stream(query, bytes, &mut sink).await.map_err(|e| named(e, arm))?;
+        digest.read(index, read);
+    }
+    Ok(Logs { newest: Some([newest.0, newest.1]), digest: Some(digest.finish()?) })
+}
+
+fn query<'a>(request: &'a Request, wanted: &'a EvidenceLogs, arm: Arm<'a>, tail: i32) -> LogQuery<'a> {
+    LogQuery {
+        namespace: &request.namespace,
+        rollout: &request.rollout,
+        revision: arm.revision,
+        container: wanted.container.as_deref(),
+        tail: i64::from(tail),
+    }
+}
+
+fn named(e: SourceError, arm: Arm<'_>) -> SourceError {
+    SourceError { message: format!("judge evidence: logs of the {} revision {}: {e}", arm.name, arm.revision), ..e }
 }
 
 /// One arm's redacted log lines by pod.
@@ -134,104 +217,17 @@ async fn arm_logs(
     request: &Request,
     wanted: &EvidenceLogs,
     arm: Arm<'_>,
-) -> Result<Value, SourceError> {
-    let place = format!("judge evidence: logs of the {} revision {}", arm.name, arm.revision);
-    let found = logs
-        .pod_logs(&request.namespace, &request.rollout, arm.revision, wanted.container.as_deref(), i64::from(wanted.tail_lines))
-        .await
-        .map_err(|e| SourceError { message: format!("{place}: {e}"), ..e })?;
+) -> Result<Vec<(String, Vec<String>)>, SourceError> {
+    let found = logs.pod_logs(query(request, wanted, arm, wanted.tail_lines)).await.map_err(|e| named(e, arm))?;
     if found.is_empty() {
-        return Err(SourceError::new(format!("{place}: no pod with a started container")));
+        return Err(named(SourceError::new("no pod with a started container"), arm));
     }
     let known = vault.known();
     let budget = usize::try_from(wanted.max_bytes).unwrap_or(0);
-    let pods: Vec<(String, Vec<String>)> = found
-        .into_iter()
-        .map(|(pod, text)| {
-            // No pod can fill more than the whole budget.
-            let clean = redact::redact(newest(&text, budget), &known);
-            (pod, clean.lines().filter(|l| !l.trim().is_empty()).map(|l| clip(l, MAX_LINE)).collect())
-        })
-        .collect();
-    Ok(share(pods, budget))
-}
-
-/// Keeps the newest lines of all pods, in turns, until `budget` bytes are used.
-fn share(mut pods: Vec<(String, Vec<String>)>, budget: usize) -> Value {
-    pods.sort();
-    let total: usize = pods.iter().map(|(_, lines)| lines.len()).sum();
-    let mut keep = vec![0_usize; pods.len()];
-    let mut left = budget;
-    let mut more = true;
-    while more {
-        more = false;
-        for (i, (_, lines)) in pods.iter().enumerate() {
-            let Some(line) = lines.len().checked_sub(keep[i] + 1).and_then(|at| lines.get(at)) else { continue };
-            if line.len() < left {
-                left -= line.len() + 1;
-                keep[i] += 1;
-                more = true;
-            }
-        }
-    }
-    let kept: usize = keep.iter().sum();
-    let shown: Vec<Value> =
-        pods.iter().zip(&keep).map(|((pod, lines), keep)| json!({"pod": pod, "lines": &lines[lines.len() - keep..]})).collect();
-    json!({"pods": shown, "linesLeftOut": total - kept})
-}
-
-/// The last lines of a text that begin within its last `max` bytes; a longer last line is given whole.
-fn newest(text: &str, max: usize) -> &str {
-    let from = (0..=text.len().saturating_sub(max)).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
-    match text[from..].trim_end().find('\n') {
-        Some(end) if from > 0 => &text[from + end + 1..],
-        _ => &text[text[..from].rfind('\n').map_or(0, |i| i + 1)..],
-    }
-}
-
-/// A line of at most `max` bytes.
-fn clip(line: &str, max: usize) -> String {
-    if line.len() <= max {
-        return line.to_owned();
-    }
-    let end = (0..=max).rev().find(|i| line.is_char_boundary(*i)).unwrap_or(0);
-    format!("{}…", &line[..end])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lines(n: usize, text: &str) -> Vec<String> {
-        (0..n).map(|i| format!("{text}{i}")).collect()
-    }
-
-    #[test]
-    fn the_newest_lines_of_every_pod_share_the_budget() {
-        let pods = vec![("b".to_owned(), lines(100, "busy ")), ("a".to_owned(), lines(2, "calm "))];
-        let shown = share(pods.clone(), 60);
-        assert_eq!(shown["pods"][0], json!({"pod": "a", "lines": ["calm 0", "calm 1"]}));
-        let busy: Vec<&str> = shown["pods"][1]["lines"].as_array().unwrap().iter().map(|l| l.as_str().unwrap()).collect();
-        assert_eq!(busy.last(), Some(&"busy 99"));
-        let used: usize = busy.iter().map(|l| l.len() + 1).sum::<usize>() + 14;
-        assert!(used <= 60 && used > 50, "{used}");
-        assert_eq!(shown["linesLeftOut"], 102 - 2 - busy.len());
-        let mut reversed = pods;
-        reversed.reverse();
-        assert_eq!(share(reversed, 60), shown, "the order of the pods does not matter");
-        assert_eq!(share(vec![("a".into(), lines(3, "x"))], 1)["linesLeftOut"], 3);
-    }
-
-    #[test]
-    fn only_whole_lines_are_taken() {
-        assert_eq!(newest("one\ntwo\nthree\n", 100), "one\ntwo\nthree\n");
-        assert_eq!(newest("one\ntwo\nthree\n", 8), "three\n");
-        assert_eq!(newest("one\nlonger\n", 3), "longer\n");
-    }
-
-    #[test]
-    fn long_lines_are_clipped_between_characters() {
-        assert_eq!(clip("ééé", 3), "é…");
-        assert_eq!(clip("abc", 3), "abc");
-    }
+    let clean = |(pod, text): (String, String)| {
+        // No pod can fill more than the whole budget.
+        let clean = redact::redact(newest(&text, budget), &known);
+        (pod, clean.lines().filter(|l| !l.trim().is_empty()).map(|l| clip(l, MAX_LINE)).collect())
+    };
+    Ok(found.into_iter().map(clean).collect())
 }

@@ -1,119 +1,130 @@
 //! The judge: a language model reads evidence that the operator put together and answers PASS, FAIL or UNSURE.
 //!
-//! Nothing but a well-formed PASS is ever a pass. Evidence that was asked for and is missing, a refusal, a cut-off
+//! Nothing but well-formed PASS votes are ever a pass. Evidence that was asked for and is missing, a refusal, a cut-off
 //! answer, prose, and every failure of the service are errors.
 
 mod anthropic;
+mod ballot;
+mod blinding;
+mod dialect;
+pub mod digest;
 mod evidence;
 pub mod logs;
 mod openai;
 mod prompt;
+mod shares;
+mod strict;
+mod vendor;
 mod verdict;
 
-use std::time::Duration;
-
-use reqwest::StatusCode;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::Value;
-use url::Url;
 
-use super::headers::{self, IDEMPOTENCY_KEY};
-use super::http::{self, Answer, Http};
+use super::http::Http;
+use super::redact;
 use super::secrets::Vault;
-use super::web::origin;
 use super::{Progress, Request, SourceError};
 use crate::api::analysis::{Judge, JudgeApi};
-use crate::api::common::std_duration;
-use crate::api::run::Tokens;
+use crate::core::judge::budget::BYTES_A_TOKEN;
+use crate::core::judge::{Judgement, patterns, short_hash};
+pub(super) use dialect::Dialects;
 use logs::LogReader;
-use prompt::Prompt;
+use prompt::Question;
+use vendor::{Asked, free};
 
-/// Collects the evidence and asks the model once.
+/// Collects the evidence and asks for one verdict.
 pub(super) async fn measure(
     http: &Http,
     vault: &Vault<'_>,
+    dialects: &Dialects,
     logs: &dyn LogReader,
     request: &Request,
     judge: &Judge,
 ) -> Result<Progress, SourceError> {
-    let api = match (&judge.anthropic, &judge.openai) {
-        (Some(api), None) | (None, Some(api)) => api,
-        _ => return Err(SourceError::new("judge: set exactly one of anthropic, openai")),
-    };
-    // Before the evidence, so that a key that stands in a log line is known by then.
-    let key = api_key(api, vault).await?;
-    let evidence = evidence::collect(http, vault, logs, request, &judge.evidence).await?;
-    let prompt = Prompt::new(judge, request, &evidence).map_err(|e| SourceError::new(format!("judge: {e}")))?;
-    let limit = std_duration(judge.timeout);
-    let answer = match judge.anthropic {
-        Some(_) => anthropic::ask(http, vault, api, key, request, &prompt, limit).await?,
-        None => openai::ask(http, vault, api, key, request, &prompt, limit).await?,
-    };
-    let said = verdict::parse(&answer.text, &vault.known()).map_err(|e| with_tokens(format!("{}: {e}", answer.what), answer.tokens))?;
-    Ok(Progress::Judged { verdict: said.verdict, reason: said.reason, tokens: answer.tokens })
+    let prepared = Prepared::new(vault, request, judge).await.map_err(free)?;
+    let room = prepared.room(judge);
+    let evidence = evidence::collect(http, vault, logs, request, &judge.evidence, room).await.map_err(free)?;
+    Ok(Progress::Votes(Box::new(prepared.verdict(http, vault, dialects, request, judge, &evidence).await?)))
 }
 
-/// What a model said, before anything of it is believed.
-struct ModelAnswer {
-    /// For messages: provider, origin and model.
-    what: String,
-    /// Its text.
-    text: String,
-    /// What it cost.
-    tokens: Tokens,
+/// Asks for one verdict on evidence that is given, redacted like any other.
+pub(super) async fn on_evidence(
+    http: &Http,
+    vault: &Vault<'_>,
+    dialects: &Dialects,
+    request: &Request,
+    judge: &Judge,
+    evidence: &Value,
+) -> Result<Progress, SourceError> {
+    let prepared = Prepared::new(vault, request, judge).await.map_err(free)?;
+    let known = vault.known();
+    let evidence = clean(evidence, &known);
+    Ok(Progress::Votes(Box::new(prepared.verdict(http, vault, dialects, request, judge, &evidence).await?)))
 }
 
-/// One call to a vendor's API.
-struct Call<'a> {
-    what: String,
-    url: String,
-    headers: HeaderMap,
-    body: &'a Value,
-    limit: Duration,
+/// What is known before there is evidence.
+struct Prepared<'a> {
+    api: &'a JudgeApi,
+    key: Option<String>,
+    question: Question,
 }
 
-impl<'a> Call<'a> {
-    /// A call of `path` under the API's base URL, or `default_base`.
-    fn new(
-        vendor: &str,
-        api: &JudgeApi,
-        default_base: &str,
-        path: &str,
-        request: &Request,
-        body: &'a Value,
-        limit: Duration,
-    ) -> Result<Self, SourceError> {
-        let base = api.base_url.as_deref().unwrap_or(default_base);
-        let what = format!("judge {vendor} {} model {}", origin(base), api.model);
-        let parsed = Url::parse(base).map_err(|e| SourceError::new(format!("{what}: baseUrl: {e}")))?;
-        if parsed.query().is_some() || parsed.fragment().is_some() || base.contains("{{") {
-            return Err(SourceError::new(format!("{what}: baseUrl: no ?, # or arguments there")));
+impl<'a> Prepared<'a> {
+    async fn new(vault: &Vault<'_>, request: &Request, judge: &'a Judge) -> Result<Self, SourceError> {
+        let api = match (&judge.anthropic, &judge.openai) {
+            (Some(api), None) | (None, Some(api)) => api,
+            _ => return Err(SourceError::new("judge: set exactly one of anthropic, openai")),
+        };
+        // Before the evidence, so that a key that stands in a log line is known by then.
+        let key = api_key(api, vault).await?;
+        for pattern in &judge.redact {
+            let regex = patterns::compile(pattern).map_err(|e| SourceError::new(format!("judge: redact {}: {e}", pattern.name)))?;
+            vault.add_pattern(regex, &pattern.name);
         }
-        // People write the base with and without the version.
-        let base = base.trim_end_matches('/');
-        let base = base.strip_suffix("/v1").unwrap_or(base);
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(key) = headers::sensitive(&request.key) {
-            headers.insert(IDEMPOTENCY_KEY, key);
-        }
-        Ok(Self { what, url: format!("{base}{path}"), headers, body, limit })
+        let question = Question::new(judge, request).map_err(|e| SourceError::new(format!("judge: {e}")))?;
+        Ok(Self { api, key, question })
     }
 
-    /// Sends it; anything but a 2xx with JSON is an error.
-    async fn send(self, http: &Http, vault: &Vault<'_>) -> Result<(String, Value), SourceError> {
-        let what = self.what;
-        let (url, client) = http.client(&what, &self.url, None, vault).await?;
-        let body = self.body.to_string();
-        let answer = http::within(self.limit, &what, async {
-            let response = client.post(url).headers(self.headers).body(body).send().await.map_err(|e| http::transport_error(&what, &e))?;
-            http::read(&what, response).await
-        })
-        .await?;
-        check(&what, &answer)?;
-        let value = serde_json::from_slice::<Value>(&answer.body)
-            .map_err(|_| SourceError::new(format!("{what}: the answer is not JSON{}", request_id(&answer.headers))))?;
-        Ok((what, value))
+    /// Bytes that the evidence may have.
+    fn room(&self, judge: &Judge) -> usize {
+        most_bytes(judge).saturating_sub(self.question.overhead())
+    }
+
+    async fn verdict(
+        &self,
+        http: &Http,
+        vault: &Vault<'_>,
+        dialects: &Dialects,
+        request: &Request,
+        judge: &Judge,
+        evidence: &Value,
+    ) -> Result<Judgement, SourceError> {
+        let text = evidence.to_string();
+        if text.len() > self.room(judge) {
+            let limit = judge.max_input_tokens;
+            let message = format!("judge evidence: {} bytes do not fit into maxInputTokens {limit}; raise it or show less", text.len());
+            return Err(free(SourceError::new(message)));
+        }
+        let hash = short_hash(&text);
+        if let Some(again) = Judgement::again(&request.earlier, &self.question.hash, &hash) {
+            return Ok(again);
+        }
+        let asked = Asked { http, vault, dialects, api: self.api, key: self.key.as_deref(), vote_key: &request.key };
+        Ok(ballot::ballot(&asked, judge, request, &self.question, evidence, hash).await)
+    }
+}
+
+/// Bytes of a whole question, at most.
+fn most_bytes(judge: &Judge) -> usize {
+    usize::try_from(judge.max_input_tokens).unwrap_or(0).saturating_mul(BYTES_A_TOKEN)
+}
+
+/// Redacts every text of a value.
+fn clean(value: &Value, known: &redact::Known) -> Value {
+    match value {
+        Value::String(text) => redact::redact(text, known).into(),
+        Value::Array(items) => items.iter().map(|v| clean(v, known)).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, v)| (name.clone(), clean(v, known))).collect(),
+        other => other.clone(),
     }
 }
 
@@ -125,67 +136,9 @@ async fn api_key(api: &JudgeApi, vault: &Vault<'_>) -> Result<Option<String>, So
     }
 }
 
-/// An API key as a header.
-fn key_header(value: &str) -> Result<HeaderValue, SourceError> {
-    headers::sensitive(value).ok_or_else(|| SourceError::new("judge apiKey: the Secret's value has characters that a header cannot carry"))
-}
-
-/// Turns an error status into words: the vendor's error type and request id, what to do, never the body.
-fn check(what: &str, answer: &Answer) -> Result<(), SourceError> {
-    if answer.status.is_success() {
-        return Ok(());
-    }
-    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let mut detail: Vec<&str> = Vec::new();
-    let known = |v: &'_ Value| v.as_str().filter(|s| is_code(s)).map(str::to_owned);
-    let (kind, code) =
-        (known(&body["error"]["type"]), known(&body["error"]["code"]).or_else(|| known(&body["error"]["details"]["error_code"])));
-    detail.extend(kind.as_deref());
-    detail.extend(code.as_deref().filter(|c| Some(*c) != kind.as_deref()));
-    let spent = matches!(code.as_deref(), Some("enforced_spend_limit_reached" | "insufficient_quota"));
-    if let Some(advice) = advice(answer.status, spent) {
-        detail.push(advice);
-    }
-    let detail = format!("{}{}", detail.join(": "), request_id(&answer.headers));
-    http::check_status(what, answer.status, &answer.headers, &detail)
-}
-
-fn advice(status: StatusCode, spent: bool) -> Option<&'static str> {
-    match status.as_u16() {
-        _ if spent => Some("the account's spending limit is reached; raise it"),
-        401 => Some("the API key is missing or wrong"),
-        403 => Some("the API key may not use this model"),
-        404 => Some("no such model or endpoint; check model and baseUrl"),
-        413 => Some("the evidence is too long; lower evidence.logs.maxBytes"),
-        _ => None,
-    }
-}
-
-/// A word of a vendor's vocabulary: nothing else of a body gets into a message.
-fn is_code(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
-}
-
-/// The vendor's name for the call, for its support.
-fn request_id(headers: &HeaderMap) -> String {
-    let id = ["request-id", "x-request-id"].iter().find_map(|name| headers.get(*name)?.to_str().ok());
-    match id.filter(|id| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')))
-    {
-        Some(id) => format!(" (request {id})"),
-        None => String::new(),
-    }
-}
-
-/// An error after the model has worked: it is paid for all the same.
-fn with_tokens(message: String, tokens: Tokens) -> SourceError {
-    SourceError { message, retry_after: None, tokens: Some(tokens) }
-}
-
-/// A count in `usage`; absent or odd ones are 0.
-fn count(usage: &Value, field: &str) -> i64 {
-    usage[field].as_i64().unwrap_or(0).max(0)
-}
-
+#[cfg(test)]
+#[path = "../tests/hostile.rs"]
+mod hostile;
 #[cfg(test)]
 #[path = "../tests/judge.rs"]
 mod tests;

@@ -9,7 +9,7 @@ use super::compile;
 /// Digits with single spaces or dashes between them.
 static RUN: LazyLock<Regex> = LazyLock::new(|| compile(r"[0-9]+(?:[ \x{a0}\x{2010}-\x{2015}-][0-9]+)*"));
 static DIGITS: LazyLock<Regex> = LazyLock::new(|| compile(r"[0-9]+"));
-static DATE: LazyLock<Regex> = LazyLock::new(|| compile(r"^(?:19|20)[0-9]{2}-[0-9]{2}-[0-9]{2}(?:[^0-9]|$)"));
+static DATE: LazyLock<Regex> = LazyLock::new(|| compile(r"^(?:19|20)[0-9]{2}-[0-9]{2}-[0-9]{2}(?:[^0-9-]|$)"));
 
 /// Replaces card numbers: 13 to 19 digits in groups of any size whose check digit (ISO/IEC 7812-1, Luhn) is right.
 ///
@@ -69,12 +69,11 @@ pub(super) fn luhn(digits: &str) -> bool {
     sum.is_multiple_of(10)
 }
 
-/// Candidates: international with `+` or `00`, North American, national with a leading 0, and US social security numbers.
+/// Candidates: international with `+` or `00`, North American, and national with a leading 0.
 static PHONE: LazyLock<Regex> = LazyLock::new(|| {
     compile(concat!(
         r"(?P<plus>\+[ ]?[0-9](?:[ ().\x{2010}-\x{2015}/-]{0,3}[0-9]){7,14})",
         r"|(?P<dial>\b00[1-9](?:[ ().\x{2010}-\x{2015}/-]{0,2}[0-9]){8,13})",
-        r"|(?P<ssn>\b[0-9]{3}-[0-9]{2}-[0-9]{4})",
         r"|(?P<nanp>(?:\b1[ .-]?)?\([2-9][0-9]{2}\)[ ]?[0-9]{3}[ .-]?[0-9]{4}",
         r"|(?:\b1[ .-]?|\b)(?:[2-9][0-9]{2}-[0-9]{3}-|[2-9][0-9]{2}[ .-]?[2-9][0-9]{2}[ .-]?)[0-9]{4})",
         r"|(?P<trunk>(?:\(0[1-9][0-9]{0,4}\)|\b0[1-9][0-9]{0,4})[ /\x{2010}-\x{2015}-]?[0-9]{2,8}(?:[ -][0-9]{2,5}){0,4})",

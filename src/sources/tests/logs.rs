@@ -41,6 +41,11 @@ fn status(code: u16, message: &str) -> (u16, Vec<u8>) {
     )
 }
 
+/// The revision `r1`.
+fn query(container: Option<&'static str>, tail: i64) -> LogQuery<'static> {
+    LogQuery { namespace: "voice", rollout: "agent", revision: "r1", container, tail }
+}
+
 #[tokio::test]
 async fn every_pod_of_the_revision_is_read() {
     let (logs, asked) = api(|uri| match uri {
@@ -57,7 +62,7 @@ async fn every_pod_of_the_revision_is_read() {
         u if u.contains("/pods/a/") => (200, b"from a\n".to_vec()),
         _ => (200, b"from b\n".to_vec()),
     });
-    let found = logs.pod_logs("voice", "agent", "r1", None, 50).await.unwrap();
+    let found = logs.pod_logs(query(None, 50)).await.unwrap();
     assert_eq!(found, [("a".to_owned(), "from a\n".to_owned()), ("b".to_owned(), "from b\n".to_owned())]);
     let asked = asked.lock();
     assert!(
@@ -78,7 +83,7 @@ async fn a_failed_read_is_an_error() {
                     if u.contains(uri) { status(403, "forbidden: no rights") } else { (200, list(&[pod("a", json!({"running": {}}))])) }
                 },
             );
-        let error = logs.pod_logs("voice", "agent", "r1", Some("agent"), 50).await.unwrap_err().message;
+        let error = logs.pod_logs(query(Some("agent"), 50)).await.unwrap_err().message;
         assert!(error.contains(what) && error.contains("forbidden: no rights (403)"), "{error}");
     }
 }
@@ -92,7 +97,7 @@ async fn a_container_that_does_not_exist_is_asked_for_all_the_same() {
             (200, list(&[pod("a", json!({"running": {}}))]))
         }
     });
-    let error = logs.pod_logs("voice", "agent", "r1", Some("nope"), 50).await.unwrap_err().message;
+    let error = logs.pod_logs(query(Some("nope"), 50)).await.unwrap_err().message;
     assert!(error.contains("container nope is not valid"), "{error}");
 }
 
@@ -102,7 +107,7 @@ async fn the_newest_bytes_of_a_long_log_are_kept() {
         true => (200, (0..200_000).map(|i| format!("line {i}\n")).collect::<String>().into_bytes()),
         false => (200, list(&[pod("a", json!({"running": {}}))])),
     });
-    let found = logs.pod_logs("voice", "agent", "r1", None, 5000).await.unwrap();
+    let found = logs.pod_logs(query(None, 5000)).await.unwrap();
     let text = &found[0].1;
     assert!(text.len() <= MAX_BYTES && text.len() > MAX_BYTES - 20);
     assert!(text.starts_with("line ") && text.ends_with("line 199999\n"));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use futures::future::BoxFuture;
 
-use super::judge::logs::LogReader;
+use super::judge::logs::{LogQuery, LogReader};
 use super::secrets::SecretReader;
 use super::{ArgValue, Progress, Request, Source, SourceError, Sources, SourcesConfig};
 use crate::api::analysis::Gate;
@@ -44,15 +44,8 @@ impl SecretReader for SecretMap {
 pub struct LogMap(pub BTreeMap<String, Result<Vec<(String, String)>, String>>);
 
 impl LogReader for LogMap {
-    fn pod_logs<'a>(
-        &'a self,
-        _namespace: &'a str,
-        _rollout: &'a str,
-        revision: &'a str,
-        _container: Option<&'a str>,
-        _tail: i64,
-    ) -> BoxFuture<'a, Result<Vec<(String, String)>, SourceError>> {
-        let found = self.0.get(revision).cloned().unwrap_or_else(|| Ok(vec![]));
+    fn pod_logs<'a>(&'a self, query: LogQuery<'a>) -> BoxFuture<'a, Result<Vec<(String, String)>, SourceError>> {
+        let found = self.0.get(query.revision).cloned().unwrap_or_else(|| Ok(vec![]));
         Box::pin(std::future::ready(found.map_err(SourceError::new)))
     }
 }
@@ -105,6 +98,7 @@ pub fn request(gate: serde_json::Value) -> Request {
         args: BTreeMap::from([("canary-hash".into(), arg("canary1", false)), ("secret-arg".into(), arg(SECRETS[3], true))]),
         from_cluster_template: false,
         others: vec![],
+        earlier: vec![],
     }
 }
 

@@ -24,7 +24,7 @@ fn what_goes() {
         ("tel 020 7946 0958", "tel [phone]"),
         ("tel 06 12 34 56 78 fin", "tel [phone] fin"),
         ("0171/1234567", "[phone]"),
-        ("ssn 123-45-6789", "ssn [phone]"),
+        ("ssn 123-45-6789", "ssn [id]"),
         ("card 4111 1111 1111 1111 ok", "card [card] ok"),
         ("card 4111-1111-1111-1111", "card [card]"),
         ("card=4111111111111111;", "card=[card];"),
