@@ -76,6 +76,7 @@ mod tests {
             verdict,
             value: None,
             message: format!("judge says {verdict:?}"),
+            suite: None,
             judge: Some(record),
         }
     }

@@ -137,6 +137,7 @@ async fn the_same_evidence_is_judged_once_in_a_run() {
         verdict: first.verdict,
         value: None,
         message: first.message.clone(),
+        suite: None,
         judge: Some(first.record.clone()),
     }];
     let again = judged(&sources, &asked).await;

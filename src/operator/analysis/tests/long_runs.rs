@@ -16,7 +16,7 @@ use super::api::FakeApi;
 use super::world::{FakeSecrets, Process, Scripted, a_run, clock, gate, phase, until, value};
 use crate::operator::leadership::Leadership;
 use crate::sources::egress::Egress;
-use crate::sources::judge::logs::LogReader;
+use crate::sources::judge::logs::{LogQuery, LogReader};
 use crate::sources::{Progress, SourceError, Sources, SourcesConfig};
 
 fn long(name: &str, deadline: &str) -> Value {
@@ -147,14 +147,7 @@ impl Harness {
 struct NoLogs;
 
 impl LogReader for NoLogs {
-    fn pod_logs<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a str,
-        _: &'a str,
-        _: Option<&'a str>,
-        _: i64,
-    ) -> futures::future::BoxFuture<'a, Result<Vec<(String, String)>, SourceError>> {
+    fn pod_logs<'a>(&'a self, _: LogQuery<'a>) -> futures::future::BoxFuture<'a, Result<Vec<(String, String)>, SourceError>> {
         Box::pin(std::future::ready(Ok(vec![])))
     }
 }
