@@ -47,6 +47,9 @@ impl Looking {
         let text = serde_json::to_string(&(&look.memory, &look.comparison)).unwrap();
         let back: (Memory, Option<Comparison>) = serde_json::from_str(&text).unwrap();
         assert_eq!((&back.0, &back.1), (&look.memory, &look.comparison), "what is read back is what was written");
+        let written = serde_json::to_string(&look.memory).unwrap().len();
+        let counted = crate::core::gates::calls::size(&look.memory);
+        assert!((written..2 * written + 1500).contains(&counted), "{counted} for {written} bytes");
         (self.memory, self.known) = back;
         look
     }
