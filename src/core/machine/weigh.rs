@@ -1,16 +1,24 @@
 //! Gates that count calls, as they stand at the weight of now: a run does not know the weight, the release does.
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
 use super::{Machine, after};
-use crate::api::run::{GateStatus, RunKind, Verdict};
+use crate::api::run::{Comparison, GateStatus, RunKind, Verdict};
 use crate::api::status::{GateSummary, Phase};
 use crate::core::gates::calls::{line_at, passes_at, sentence};
 use crate::core::window::{clock, span};
 
 /// How often new counts of an undecided gate are told while the release waits for them.
 const TOLD_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// With all calls on the canary nothing is compared any more: a gate that has passed at this margin goes on passing, as
+/// long as its data goes on coming. Gives the time of the newest data.
+fn passed_before(known: &Comparison) -> Option<Timestamp> {
+    known.stable.as_ref()?;
+    line_at(known, 100)?.passed_at.as_ref()?;
+    known.data_at.as_ref().map(|t| t.0)
+}
 
 impl Machine<'_> {
     /// The gate as it stands at the current weight: whether it passes there, and whether it has been undecided there for too
@@ -22,6 +30,13 @@ impl Machine<'_> {
         let weight = self.s.weights.desired;
         if let Some(known) = &gate.comparison {
             gate.passing = gate.passing && passes_at(known, weight);
+            if weight >= 100
+                && let Some(at) = passed_before(known)
+            {
+                gate.passing = gate.verdict.is_none();
+                let settle = self.plan.settle.get(&gate.name).copied().unwrap_or_default();
+                gate.last_pass_at = Some(Time(after(&MicroTime(at), settle)));
+            }
             // A run tells of the lowest margin.
             if let Some(rest) = gate.message.strip_prefix(&sentence(known, 0)) {
                 gate.message = format!("{}{rest}", sentence(known, weight));

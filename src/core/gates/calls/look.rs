@@ -76,9 +76,11 @@ pub fn look(question: &Question<'_>, before: &Memory, known: Option<&Comparison>
     tally.add(question, &sums);
     tally.keep(question, &mut memory);
     let mut comparison = compare(question, &tally, &memory, moment);
-    for (i, line) in comparison.pass.iter_mut().enumerate().filter(|(_, line)| !line.passes) {
-        let before = known.and_then(|k| k.pass.get(i)).filter(|l| l.weight == line.weight);
-        line.undecided_since = before.and_then(|l| l.undecided_since.clone()).or(Some(Time(moment.started_at)));
+    for (i, line) in comparison.pass.iter_mut().enumerate() {
+        let before = known.and_then(|k| k.pass.get(i)).filter(|l| l.weight == line.weight && !anew);
+        line.passed_at = if line.passes { memory.at.clone() } else { before.and_then(|l| l.passed_at.clone()) };
+        let since = before.and_then(|l| l.undecided_since.clone()).or(Some(Time(moment.started_at)));
+        line.undecided_since = since.filter(|_| !line.passes);
     }
     // From the tally itself: what is shown is rounded.
     let verdict = if tally.log_e_abort(question) >= (1.0 / question.false_abort).ln() {

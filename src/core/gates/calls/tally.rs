@@ -153,8 +153,7 @@ impl Tally {
                 log_evidence: round(log, 1e6),
                 log_line: round(line, 1e6),
                 passes: may_pass && log >= line,
-                undecided_since: None,
-                to_pass: None,
+                ..PassLine::default()
             }
         });
         Comparison {

@@ -33,7 +33,8 @@ fn fill(gate: &mut GateStatus, now: Timestamp, calls: i64, passes: [bool; 2]) {
     let line = |i: usize, weight, odds: u32| {
         let since = before.get(i).and_then(|l| l.undecided_since.clone()).or(Some(Time(now)));
         let (passes, below) = (passes[i], format!("odds ratio {odds}"));
-        PassLine { weight, below, passes, log_line: 3.0, undecided_since: since.filter(|_| !passes), ..PassLine::default() }
+        let passed_at = if passes { Some(Time(now)) } else { before.get(i).and_then(|l| l.passed_at.clone()) };
+        PassLine { weight, below, passes, log_line: 3.0, passed_at, undecided_since: since.filter(|_| !passes), ..PassLine::default() }
     };
     let known = Comparison {
         canary: ArmCalls { calls, bad: 1 },
@@ -76,6 +77,27 @@ fn a_step_passes_by_the_margin_of_its_weight_on_data_that_is_newer() {
     assert_eq!(w.status.promotion, None, "{}", w.describe());
     look(&mut w, 90, [true, true]);
     w.until("promoted", |w| w.status.phase == Phase::Healthy && w.status.stable_revision == w.status.canary_revision);
+}
+
+#[test]
+fn with_all_calls_on_the_canary_what_has_passed_goes_on_passing() {
+    let at_100 = |passes_before: bool| {
+        let mut w = World::releasing(spec(Some(vec![weight(5), pause(Some(60)), weight(100)]), Some(gates(vec![counting("calls")]))));
+        w.pace = 1_000_000;
+        w.until_weight(5);
+        w.until("measured", |w| w.seen.runs.iter().any(|r| r.kind == RunKind::Background));
+        look(&mut w, 90, [true, passes_before]);
+        w.until_weight(100);
+        w.run(60);
+        assert_eq!(w.status.promotion, None, "data from before the weight change is not enough: {}", w.describe());
+        look(&mut w, 91, [true, false]);
+        w.run(120);
+        w
+    };
+    let mut w = at_100(true);
+    w.until("promoted", |w| w.status.stable_revision == w.status.canary_revision);
+    let w = at_100(false);
+    assert!(w.status.promotion.is_none() && w.applied() == 100, "{}", w.describe());
 }
 
 #[test]
