@@ -30,6 +30,8 @@ use super::log_mean_exp;
 pub const ABORT_BETS: [f64; 5] = [1.25, 1.5, 2.0, 3.0, 5.0];
 /// Bets for the canary, as multiples of the margin that it must stay below.
 pub const PASS_BETS: [f64; 5] = [0.25, 0.375, 0.5, 0.625, 0.75];
+/// Calls of an arm in one tick beyond which the counts are not those of calls; it bounds memory.
+const MOST_CALLS: u64 = 1_000_000;
 /// Odds ratios outside of this and its inverse are refused.
 const WIDEST: f64 = 1e6;
 
@@ -179,6 +181,8 @@ impl Design {
 pub struct Evidence {
     design: Design,
     ticks: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<i64>,
     edges: Vec<Edge>,
 }
 
@@ -196,6 +200,8 @@ struct Edge {
 struct Stored {
     design: Design,
     ticks: u64,
+    #[serde(default)]
+    last: Option<i64>,
     edges: Vec<Edge>,
 }
 
@@ -203,12 +209,12 @@ impl TryFrom<Stored> for Evidence {
     type Error = String;
 
     fn try_from(stored: Stored) -> Result<Self, String> {
-        let Stored { design, ticks, edges } = stored;
+        let Stored { design, ticks, last, edges } = stored;
         design.check().map_err(|e| e.to_string())?;
         if edges.len() != design.edges || edges.iter().any(|edge| edge.log_likelihood.len() != design.len()) {
             return Err("the evidence does not fit its own design: it was edited, or cut short".to_owned());
         }
-        Ok(Self { design, ticks, edges })
+        Ok(Self { design, ticks, last, edges })
     }
 }
 
@@ -226,6 +232,9 @@ pub enum TickError {
     /// More bad calls than calls.
     #[error("more bad calls than calls: canary {} of {}, stable {} of {}", .0.bad_canary, .0.calls_canary, .0.bad_stable, .0.calls_stable)]
     Impossible(Tick),
+    /// More calls than there can be between two scrapes.
+    #[error("{0} calls in one tick are more than can be ({MOST_CALLS}): does the metric count calls?")]
+    TooMany(u64),
 }
 
 impl Evidence {
@@ -236,7 +245,7 @@ impl Evidence {
     pub fn new(design: Design) -> Result<Self, DesignError> {
         design.check()?;
         let edge = Edge { totals: Tick::default(), log_likelihood: vec![0.0; design.len()] };
-        Ok(Self { edges: vec![edge; design.edges], ticks: 0, design })
+        Ok(Self { edges: vec![edge; design.edges], ticks: 0, last: None, design })
     }
 
     /// Evidence as it was kept elsewhere ([`Evidence::parts`]): for each edge its totals and log-likelihoods.
@@ -263,6 +272,25 @@ impl Evidence {
         self.design == *design
     }
 
+    /// Adds the tick of a point in time, such as seconds since 1970, unless it is no later than the last one; whether it
+    /// was added. Counting a tick twice would make evidence out of nothing.
+    ///
+    /// # Errors
+    /// As [`Evidence::add`].
+    pub fn add_once(&mut self, at: i64, tick: &[Tick]) -> Result<bool, TickError> {
+        if self.last.is_some_and(|last| at <= last) {
+            return Ok(false);
+        }
+        self.add(tick)?;
+        self.last = Some(at);
+        Ok(true)
+    }
+
+    /// When the last tick was that came with a time.
+    pub const fn last(&self) -> Option<i64> {
+        self.last
+    }
+
     /// Adds a tick: one pair of counts an edge. The caller sees to it that no tick is added twice.
     ///
     /// # Errors
@@ -273,6 +301,9 @@ impl Evidence {
         }
         if let Some(bad) = tick.iter().find(|counts| !counts.is_possible()) {
             return Err(TickError::Impossible(*bad));
+        }
+        if let Some(many) = tick.iter().map(|counts| counts.calls_canary.max(counts.calls_stable)).find(|calls| *calls > MOST_CALLS) {
+            return Err(TickError::TooMany(many));
         }
         let odds_ratios = self.design.odds_ratios();
         for (edge, counts) in self.edges.iter_mut().zip(tick) {

@@ -11,14 +11,19 @@
 //! independent aborts several times as often as it promises.
 
 pub mod absolute;
+pub mod baselines;
 pub mod betting;
 mod curve;
 pub mod evidence;
 pub mod fnch;
+mod kayenta;
 pub mod paired;
 pub mod plan;
+mod sampling;
+pub mod simulate;
 mod special;
 pub mod srm;
+pub mod traffic;
 
 #[cfg(test)]
 mod tests;

@@ -48,3 +48,8 @@ fn fraction(a: f64, b: f64, x: f64) -> f64 {
     }
     value
 }
+
+/// Chance that a standard normal variable exceeds `z`.
+pub fn normal_tail(z: f64) -> f64 {
+    libm::erfc(z / std::f64::consts::SQRT_2) / 2.0
+}

@@ -113,9 +113,20 @@ fn calls_to_a_verdict_as_in_the_planning_table() {
     }
     let equal = Rates { canary: 0.08, stable: 0.08, share: 0.05 };
     assert_eq!(equal.calls_to_abort(&Test::abort(1.0), 0.05, 0.0), None);
-    // Medians of a simulation: 78 to 136 calls below 2, 40 below 4.
-    let pass = |margin| equal.calls_to_pass(&Test::pass(margin), 0.05, 0.0).unwrap();
-    assert!(pass(2.0).low < 136.0 && pass(2.0).high > 78.0 && pass(4.0).low < 45.0 && pass(4.0).high > 35.0);
+    // Medians of a simulation at several rates of traffic.
+    for (share, margin, least, most) in [
+        (0.05, 4.0, 40.0, 40.0),
+        (0.05, 3.0, 55.0, 65.0),
+        (0.25, 4.0, 65.0, 91.0),
+        (0.25, 3.0, 98.0, 114.0),
+        (0.25, 2.0, 202.0, 249.0),
+        (0.50, 4.0, 118.0, 184.0),
+        (0.50, 3.0, 162.0, 206.0),
+        (0.50, 2.0, 348.0, 469.0),
+    ] {
+        let calls = Rates { share, ..equal }.calls_to_pass(&Test::pass(margin), 0.05, 0.0).unwrap();
+        assert!(calls.low < most && calls.high > least, "{share} {margin} {calls:?}");
+    }
 }
 
 #[test]

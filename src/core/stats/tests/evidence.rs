@@ -98,5 +98,7 @@ fn what_cannot_be_is_refused() {
     assert_eq!(evidence.add(&[]).unwrap_err(), TickError::Edges { expected: 1, found: 0 });
     let impossible = Tick::new(6, 5, 2, 20);
     assert_eq!(evidence.add(&[impossible]).unwrap_err(), TickError::Impossible(impossible));
+    let refused = evidence.add(&[Tick::new(1, 5, u64::MAX, u64::MAX)]).unwrap_err();
+    assert_eq!(refused.to_string(), "18446744073709551615 calls in one tick are more than can be (1000000): does the metric count calls?");
     assert_eq!(evidence, before);
 }

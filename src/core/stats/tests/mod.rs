@@ -1,8 +1,10 @@
 //! Tests of the statistics. Long seeded forms run with `PROPTEST_CASES`.
 
+mod baselines;
 mod closed_forms;
 mod evidence;
 mod fnch;
+mod simulations;
 
 use proptest::prelude::ProptestConfig;
 use proptest::test_runner::RngSeed;
