@@ -240,6 +240,8 @@ fn finished_count(state: &GateStatus) -> i32 {
 }
 
 #[cfg(test)]
+mod counting;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;

@@ -254,7 +254,7 @@ impl Evidence {
     /// Parts that do not fit the design.
     pub fn restore(design: Design, ticks: u64, parts: impl IntoIterator<Item = (Tick, Vec<f64>)>) -> Result<Self, String> {
         let edges = parts.into_iter().map(|(totals, log_likelihood)| Edge { totals, log_likelihood }).collect();
-        Stored { design, ticks, edges }.try_into()
+        Stored { design, ticks, last: None, edges }.try_into()
     }
 
     /// What has to be kept beside the design and the number of ticks: for each edge its totals and log-likelihoods.

@@ -73,7 +73,9 @@ pub fn look(question: &Question<'_>, before: &Memory, known: Option<&Comparison>
     if memory.since.is_none() && sums.canary[0] > 0 {
         memory.since.clone_from(&before.at);
     }
-    tally.add(question, &sums);
+    if let Err(reason) = tally.add(question, &sums) {
+        return Look { verdict: Verdict::Error, ..undecided(memory, reason, notes) };
+    }
     tally.keep(question, &mut memory);
     let mut comparison = compare(question, &tally, &memory, moment);
     for (i, line) in comparison.pass.iter_mut().enumerate() {

@@ -111,6 +111,16 @@ fn a_look_that_comes_twice_changes_nothing() {
 }
 
 #[test]
+fn a_jump_that_no_calls_can_make_is_told_and_left_out() {
+    let mut looking = Looking::at(compare(json!({})), 2);
+    looking.tick(&[0, 0], &[0, 0]);
+    let look = looking.tick(&[10, 3], &[2_000_000_000, 8]);
+    assert!(look.verdict == Verdict::Error && look.message.contains("more than can be"), "{}", look.message);
+    let next = looking.tick(&[10, 0], &[200, 8]);
+    assert_eq!(next.comparison.unwrap().stable.unwrap().calls, 200);
+}
+
+#[test]
 fn a_run_remembers_only_so_much() {
     let mut looking = Looking::at(compare(json!({})), 2);
     let mut seen = looking.snapshot();
