@@ -84,6 +84,13 @@ pub struct PassLine {
     /// The gate passes at this weight, as of the newest look.
     #[serde(default)]
     pub passes: bool,
+    /// When it last passed at this weight. With all calls on the canary there is nothing to compare any more, and this is
+    /// enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed_at: Option<Time>,
+    /// Since when it has not passed at this weight, without a break.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undecided_since: Option<Time>,
     /// What a pass still takes, if the canary is as good as stable (under a limit: goes on as it has).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to_pass: Option<Outlook>,

@@ -316,6 +316,9 @@ pub struct GateSummary {
     /// One sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// What looks wrong with the gate or its data, though it can be measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// For a gate that counts calls: when these values were copied. Its run has the newest ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub told_at: Option<MicroTime>,

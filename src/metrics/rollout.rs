@@ -265,6 +265,41 @@ mod tests {
     }
 
     #[test]
+    fn counts_of_a_run_go_with_it() {
+        let metrics = Metrics::new();
+        let known = json!({"canary": {"calls": 41, "bad": 7}, "stable": {"calls": 902, "bad": 31}, "estimate": 5.8,
+            "logEvidence": 3.5, "logAbortLine": 4.6});
+        let limit = json!({"canary": {"calls": 41, "bad": 7}, "estimate": 0.17, "logEvidence": 1.5, "logAbortLine": 4.6});
+        let mut run: crate::api::VoiceAnalysisRun = serde_json::from_value(json!({
+            "apiVersion": "voicerollout.dev/v1alpha1", "kind": "VoiceAnalysisRun", "metadata": {"namespace": "voice", "name": "r"},
+            "spec": {"rollout": "agent", "rolloutUid": "u", "kind": "Background", "revision": "b", "attempt": 1, "gates": []},
+            "status": {"gates": [{"name": "calls", "comparison": known}, {"name": "slo", "comparison": limit}, {"name": "p95"}]},
+        }))
+        .unwrap();
+        let mut status = run.status.take().unwrap();
+        metrics.rollouts.observe_run(&run, &status);
+        assert_eq!(
+            samples(&metrics),
+            [
+                "voicerollout_gate_calls{rollout=\"agent\",gate=\"calls\",arm=\"canary\"} 41",
+                "voicerollout_gate_calls{rollout=\"agent\",gate=\"calls\",arm=\"stable\"} 902",
+                "voicerollout_gate_calls{rollout=\"agent\",gate=\"slo\",arm=\"canary\"} 41",
+                "voicerollout_gate_bad_calls{rollout=\"agent\",gate=\"calls\",arm=\"canary\"} 7",
+                "voicerollout_gate_bad_calls{rollout=\"agent\",gate=\"calls\",arm=\"stable\"} 31",
+                "voicerollout_gate_bad_calls{rollout=\"agent\",gate=\"slo\",arm=\"canary\"} 7",
+                "voicerollout_gate_log_evidence{rollout=\"agent\",gate=\"calls\"} 3.5",
+                "voicerollout_gate_log_evidence{rollout=\"agent\",gate=\"slo\"} 1.5",
+                "voicerollout_gate_log_abort_line{rollout=\"agent\",gate=\"calls\"} 4.6",
+                "voicerollout_gate_log_abort_line{rollout=\"agent\",gate=\"slo\"} 4.6",
+                "voicerollout_gate_odds_ratio{rollout=\"agent\",gate=\"calls\"} 5.8",
+            ]
+        );
+        status.phase = crate::api::run::RunPhase::Stopped;
+        metrics.rollouts.observe_run(&run, &status);
+        assert_eq!(samples(&metrics), Vec::<String>::new());
+    }
+
+    #[test]
     fn series_go_with_their_rollout() {
         let metrics = Metrics::new();
         for i in 0..100 {

@@ -28,7 +28,7 @@ fn row(name: &str, c: &Comparison, weight: i32, now: Timestamp) -> [Cell; 8] {
         Some(line) if line.passes => Ink::Green,
         _ => Ink::Plain,
     };
-    let pass = line.map(|l| format!("below {} {} of {}", l.below, times(l.log_evidence), times(l.log_line))).unwrap_or_default();
+    let pass = line.map(|l| format!("below {}: {} of {}", l.below, times(l.log_evidence), times(l.log_line))).unwrap_or_default();
     let needed = match (&c.to_abort, line.and_then(|l| l.to_pass.as_ref())) {
         (Some(abort), pass) if pass.is_none_or(|p| abort.calls < p.calls) => needed(abort, "abort"),
         (_, Some(pass)) => needed(pass, "pass"),

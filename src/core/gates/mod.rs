@@ -254,6 +254,8 @@ fn finished_count(state: &GateStatus) -> i32 {
 }
 
 #[cfg(test)]
+mod counting;
+#[cfg(test)]
 mod eval_tests;
 #[cfg(test)]
 mod properties;

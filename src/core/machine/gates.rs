@@ -73,7 +73,8 @@ impl Machine<'_> {
         {
             message.clone_from(&known.message);
         }
-        GateSummary { name: gate.name, kind, mode: gate.mode, verdict, consequence: gate.consequence, value: gate.value, message, told_at }
+        let GateStatus { name, mode, consequence, value, warnings, .. } = gate;
+        GateSummary { name, kind, mode, verdict, consequence, value, message, warnings, told_at }
     }
 
     /// A failed gate takes the canary out of traffic.

@@ -1,50 +1,79 @@
 //! Gates that count calls, as they stand at the weight of now: a run does not know the weight, the release does.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
 use super::{Machine, after};
-use crate::api::run::{GateStatus, RunKind, Verdict};
+use crate::api::run::{Comparison, GateStatus, RunKind, Verdict};
 use crate::api::status::{GateSummary, Phase};
-use crate::core::gates::calls::{passes_at, sentence};
+use crate::core::gates::calls::{line_at, passes_at, sentence};
+use crate::core::window::{clock, span};
 
 /// How often new counts of an undecided gate are told while the release waits for them.
 const TOLD_EVERY: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// With all calls on the canary nothing is compared any more: a gate that has passed at this margin goes on passing, as
+/// long as its data goes on coming. Gives the time of the newest data.
+fn passed_before(known: &Comparison) -> Option<Timestamp> {
+    known.stable.as_ref()?;
+    line_at(known, 100)?.passed_at.as_ref()?;
+    known.data_at.as_ref().map(|t| t.0)
+}
+
 impl Machine<'_> {
-    /// The gate as it stands at the current weight: whether it passes there, and whether it has been undecided for too
-    /// long since the weight was reached.
+    /// The gate as it stands at the current weight: whether it passes there, and whether it has been undecided there for too
+    /// long.
     pub(super) fn at_weight(&self, kind: RunKind, mut gate: GateStatus) -> GateStatus {
+        let Some((patience, consequence)) = self.plan.patience.get(&gate.name).filter(|_| kind == RunKind::Background) else {
+            return gate;
+        };
         let weight = self.s.weights.desired;
-        let Some(known) = gate.comparison.as_ref().filter(|_| kind == RunKind::Background) else { return gate };
-        gate.passing = gate.passing && passes_at(known, weight);
-        // A run tells of the lowest margin.
-        if let Some(rest) = gate.message.strip_prefix(&sentence(known, 0)) {
-            gate.message = format!("{}{rest}", sentence(known, weight));
+        if let Some(known) = &gate.comparison {
+            gate.passing = gate.passing && passes_at(known, weight);
+            if weight >= 100
+                && let Some(at) = passed_before(known)
+            {
+                gate.passing = gate.verdict.is_none();
+                let settle = self.plan.settle.get(&gate.name).copied().unwrap_or_default();
+                gate.last_pass_at = Some(Time(after(&MicroTime(at), settle)));
+            }
+            // A run tells of the lowest margin.
+            if let Some(rest) = gate.message.strip_prefix(&sentence(known, 0)) {
+                gate.message = format!("{}{rest}", sentence(known, weight));
+            }
         }
-        let overdue = self.patience_ends(&gate).is_some_and(|end| end <= self.now());
-        if overdue && let Some((_, consequence)) = self.plan.patience.get(&gate.name) {
+        if let Some(since) = self.undecided_at_weight(&gate)
+            && after(&MicroTime(since), *patience) <= self.now()
+        {
             gate.verdict = Some(Verdict::Inconclusive);
             gate.consequence = *consequence;
+            gate.message.push_str(&format!("; undecided since {}, longer than maxDuration {}", clock(since), span(*patience)));
         }
         gate
     }
 
-    /// When an undecided gate has been so for too long at this weight; `None` for one that is decided or may take its time.
-    fn patience_ends(&self, gate: &GateStatus) -> Option<jiff::Timestamp> {
-        let (patience, consequence) = self.plan.patience.get(&gate.name)?;
+    /// Since when a gate without a verdict has not passed at this weight; `None` for one that passes, or may take its time.
+    fn undecided_at_weight(&self, gate: &GateStatus) -> Option<Timestamp> {
+        let (_, consequence) = self.plan.patience.get(&gate.name)?;
         if gate.verdict.is_some() || gate.passing || consequence.is_none() {
             return None;
         }
-        let weight_since = self.s.step.weight_since.as_ref()?.0;
-        let first = gate.started_at.as_ref()?.0;
-        let due = gate.comparison.as_ref().and_then(|c| c.not_before.as_ref()).map_or(first, |t| t.0);
-        Some(after(&MicroTime(weight_since.max(first).max(due)), *patience))
+        let known = gate.comparison.as_ref();
+        let line = known.and_then(|c| line_at(c, self.s.weights.desired)).filter(|line| !line.passes);
+        // Where the newest counts pass, what came after them does not say anything.
+        let since = line.map_or(gate.undecided_since.as_ref(), |line| line.undecided_since.as_ref())?.0;
+        let due = known.and_then(|c| c.not_before.as_ref()).map_or(since, |t| t.0);
+        Some(since.max(due).max(self.s.step.weight_since.as_ref()?.0))
     }
 
     /// Looks again when a gate's time is up.
     pub(super) fn watch_patience(&mut self, gates: &[(RunKind, GateStatus)]) {
         let background = gates.iter().filter(|(kind, _)| *kind == RunKind::Background);
-        let ends: Vec<_> = background.filter_map(|(_, gate)| self.patience_ends(gate)).collect();
+        let ends = background.filter_map(|(_, gate)| {
+            let since = self.undecided_at_weight(gate)?;
+            Some(after(&MicroTime(since), self.plan.patience.get(&gate.name)?.0))
+        });
+        let ends: Vec<Timestamp> = ends.collect();
         self.wakes.extend(ends);
     }
 

@@ -73,9 +73,17 @@ pub fn look(question: &Question<'_>, before: &Memory, known: Option<&Comparison>
     if memory.since.is_none() && sums.canary[0] > 0 {
         memory.since.clone_from(&before.at);
     }
-    tally.add(question, &sums);
+    if let Err(reason) = tally.add(question, &sums) {
+        return Look { verdict: Verdict::Error, ..undecided(memory, reason, notes) };
+    }
     tally.keep(question, &mut memory);
-    let comparison = compare(question, &tally, &memory, moment);
+    let mut comparison = compare(question, &tally, &memory, moment);
+    for (i, line) in comparison.pass.iter_mut().enumerate() {
+        let before = known.and_then(|k| k.pass.get(i)).filter(|l| l.weight == line.weight && !anew);
+        line.passed_at = if line.passes { memory.at.clone() } else { before.and_then(|l| l.passed_at.clone()) };
+        let since = before.and_then(|l| l.undecided_since.clone()).or(Some(Time(moment.started_at)));
+        line.undecided_since = since.filter(|_| !line.passes);
+    }
     // From the tally itself: what is shown is rounded.
     let verdict = if tally.log_e_abort(question) >= (1.0 / question.false_abort).ln() {
         Verdict::Fail
@@ -125,7 +133,18 @@ fn bounded(question: &Question<'_>, before: &Memory, known: Option<&Comparison>,
     Look { verdict: Verdict::Error, message, memory: before.clone(), comparison: known.cloned(), warnings: look.warnings }
 }
 
-/// Bytes of a memory as the API server keeps it.
+/// Bytes of a memory as the API server keeps it, or somewhat more: counted, not written out, since it is asked at each
+/// look.
 pub fn size(memory: &Memory) -> usize {
-    serde_json::to_vec(memory).map_or(usize::MAX, |text| text.len())
+    /// `{"pod":"","canary":false,"first":,"last":,"counts":[]},` and two times.
+    const POD: usize = 57 + 2 * 10;
+    /// Digits and a comma: of a count, and of a number with nine places.
+    const NUMBER: usize = 18;
+    let digits = |n: &i64| n.checked_ilog10().map_or(1, |d| d as usize + 1) + 1;
+    let pod = |p: &crate::api::run::PodMemory| POD + p.pod.len() + p.counts.iter().map(digits).sum::<usize>();
+    let test = |t: &crate::api::run::TestMemory| {
+        let values: usize = t.log_likelihood.iter().map(|edge| 2 + NUMBER * edge.len()).sum();
+        60 + t.totals.len() * 4 * NUMBER + values
+    };
+    300 + memory.pods.iter().map(pod).sum::<usize>() + memory.tests.iter().map(test).sum::<usize>()
 }

@@ -391,7 +391,8 @@ fn margins_by_weight(given: &BTreeMap<String, f64>) -> Vec<(i32, f64)> {
 
 /// Whether two bounds are the same, apart from rounding.
 pub fn same(a: f64, b: f64) -> bool {
-    (a - b).abs() <= SAME * a.abs().max(b.abs())
+    // Infinite ones are not near anything.
+    a == b || (a - b).abs() <= SAME * a.abs().min(b.abs())
 }
 
 fn sorted(bounds: impl Iterator<Item = f64>) -> Vec<f64> {

@@ -106,7 +106,9 @@ impl<'a> Replay<'a> {
             (None, false) => return Err("`stable` is missing".into()),
         };
         let sums = Sums { canary: self.columns(&tick.canary, "canary")?, stable };
-        self.tally.add(&self.question, &sums);
+        let mut tally = self.tally.clone();
+        tally.add(&self.question, &sums)?;
+        self.tally = tally;
         self.last = t;
         let first = *self.first.get_or_insert(t);
         let waits = [self.gate.min_duration, self.question.counted.min_bake].into_iter().flatten().map(std_duration).max();

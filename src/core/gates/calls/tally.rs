@@ -63,13 +63,15 @@ impl Tally {
     }
 
     /// Adds a tick.
-    pub fn add(&mut self, question: &Question<'_>, sums: &Sums) {
+    ///
+    /// # Errors
+    /// More calls than there can be; then nothing may be made of the tally any more.
+    pub fn add(&mut self, question: &Question<'_>, sums: &Sums) -> Result<(), String> {
         for (test, (tested, pairs)) in self.tests.iter_mut().zip(&question.tests) {
             match (test, tested) {
                 (Test::Odds(evidence), Tested::Odds { turned, .. }) => {
                     let ticks: Vec<Tick> = pairs.iter().map(|p| question.tick(p, sums, *turned)).collect();
-                    // Counts fit: bad ones are never more than all, and there is one for each pair.
-                    let _ = evidence.add(&ticks);
+                    evidence.add(&ticks).map_err(|e| e.to_string())?;
                 }
                 (Test::Rate(totals), Tested::Rate { .. }) => {
                     let more = pairs.first().map(|p| question.tick(p, sums, false)).unwrap_or_default();
@@ -80,6 +82,7 @@ impl Tally {
             }
         }
         self.ticks = self.ticks.saturating_add(1);
+        Ok(())
     }
 
     /// Logarithm of the evidence against the canary.
@@ -153,7 +156,7 @@ impl Tally {
                 log_evidence: round(log, 1e6),
                 log_line: round(line, 1e6),
                 passes: may_pass && log >= line,
-                to_pass: None,
+                ..PassLine::default()
             }
         });
         Comparison {

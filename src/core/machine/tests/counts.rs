@@ -29,13 +29,18 @@ fn look(w: &mut World, calls: i64, passes: [bool; 2]) {
 }
 
 fn fill(gate: &mut GateStatus, now: Timestamp, calls: i64, passes: [bool; 2]) {
-    let line =
-        |weight, odds: u32, passes| PassLine { weight, below: format!("odds ratio {odds}"), passes, log_line: 3.0, ..PassLine::default() };
+    let before = gate.comparison.take().map(|c| c.pass).unwrap_or_default();
+    let line = |i: usize, weight, odds: u32| {
+        let since = before.get(i).and_then(|l| l.undecided_since.clone()).or(Some(Time(now)));
+        let (passes, below) = (passes[i], format!("odds ratio {odds}"));
+        let passed_at = if passes { Some(Time(now)) } else { before.get(i).and_then(|l| l.passed_at.clone()) };
+        PassLine { weight, below, passes, log_line: 3.0, passed_at, undecided_since: since.filter(|_| !passes), ..PassLine::default() }
+    };
     let known = Comparison {
         canary: ArmCalls { calls, bad: 1 },
         stable: Some(ArmCalls { calls: 900, bad: 30 }),
         log_abort_line: 4.6,
-        pass: vec![line(5, 4, passes[0]), line(25, 3, passes[1])],
+        pass: vec![line(0, 5, 4), line(1, 25, 3)],
         data_at: Some(Time(now)),
         ..Comparison::default()
     };
@@ -47,8 +52,10 @@ fn fill(gate: &mut GateStatus, now: Timestamp, calls: i64, passes: [bool; 2]) {
     if gate.passing {
         gate.counts.pass += 1;
         gate.last_pass_at = Some(Time(now));
+        gate.undecided_since = None;
     } else {
         gate.counts.inconclusive += 1;
+        gate.undecided_since.get_or_insert(Time(now));
     }
 }
 
@@ -73,6 +80,27 @@ fn a_step_passes_by_the_margin_of_its_weight_on_data_that_is_newer() {
 }
 
 #[test]
+fn with_all_calls_on_the_canary_what_has_passed_goes_on_passing() {
+    let at_100 = |passes_before: bool| {
+        let mut w = World::releasing(spec(Some(vec![weight(5), pause(Some(60)), weight(100)]), Some(gates(vec![counting("calls")]))));
+        w.pace = 1_000_000;
+        w.until_weight(5);
+        w.until("measured", |w| w.seen.runs.iter().any(|r| r.kind == RunKind::Background));
+        look(&mut w, 90, [true, passes_before]);
+        w.until_weight(100);
+        w.run(60);
+        assert_eq!(w.status.promotion, None, "data from before the weight change is not enough: {}", w.describe());
+        look(&mut w, 91, [true, false]);
+        w.run(120);
+        w
+    };
+    let mut w = at_100(true);
+    w.until("promoted", |w| w.status.stable_revision == w.status.canary_revision);
+    let w = at_100(false);
+    assert!(w.status.promotion.is_none() && w.applied() == 100, "{}", w.describe());
+}
+
+#[test]
 fn patience_counts_from_the_weight_change() {
     for (policy, phase) in
         [(OnInconclusive::Pause, Phase::Paused), (OnInconclusive::Abort, Phase::Degraded), (OnInconclusive::Extend, Phase::Progressing)]
@@ -91,10 +119,24 @@ fn patience_counts_from_the_weight_change() {
         assert_eq!(w.status.phase, phase, "{policy:?}\n{}", w.describe());
         if policy == OnInconclusive::Pause {
             assert_eq!(w.status.gates[0].verdict, Some(Verdict::Inconclusive));
+            assert!(w.status.waiting_for.contains("longer than maxDuration 1h"), "{}", w.status.waiting_for);
             look(&mut w, 90, [true, true]);
             w.until_weight(0);
         }
     }
+    // A missed scrape after hours of passing is no reason for anything.
+    let mut gate = counting("calls");
+    gate.on_inconclusive = OnInconclusive::Abort;
+    let mut w = releasing(gate);
+    assert!(w.command(Verb::Pause).0);
+    look(&mut w, 90, [true, true]);
+    w.run(9000);
+    let (now, gate) = (w.seen.now, &mut w.seen.runs[0].gates[0]);
+    (gate.passing, gate.undecided_since) = (false, Some(Time(now)));
+    w.run(1800);
+    assert_eq!((w.status.phase, w.applied()), (Phase::Paused, 5), "{}", w.describe());
+    w.run(1900);
+    assert_eq!(w.status.phase, Phase::Degraded, "no counts for an hour are one");
     let mut signal = counting("calls");
     signal.mode = Mode::Signal;
     let mut w = World::releasing(spec(Some(vec![weight(5), pause(None)]), Some(gates(vec![signal, super::specs::gate("live")]))));

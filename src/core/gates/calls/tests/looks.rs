@@ -47,6 +47,9 @@ impl Looking {
         let text = serde_json::to_string(&(&look.memory, &look.comparison)).unwrap();
         let back: (Memory, Option<Comparison>) = serde_json::from_str(&text).unwrap();
         assert_eq!((&back.0, &back.1), (&look.memory, &look.comparison), "what is read back is what was written");
+        let written = serde_json::to_string(&look.memory).unwrap().len();
+        let counted = crate::core::gates::calls::size(&look.memory);
+        assert!((written..2 * written + 1500).contains(&counted), "{counted} for {written} bytes");
         (self.memory, self.known) = back;
         look
     }
@@ -105,6 +108,16 @@ fn a_look_that_comes_twice_changes_nothing() {
     let again = looking.see(&seen);
     assert_eq!((again.verdict, &again.memory, &again.comparison), (Verdict::Inconclusive, &memory, &known));
     assert!(again.message.contains("taken in already"), "{}", again.message);
+}
+
+#[test]
+fn a_jump_that_no_calls_can_make_is_told_and_left_out() {
+    let mut looking = Looking::at(compare(json!({})), 2);
+    looking.tick(&[0, 0], &[0, 0]);
+    let look = looking.tick(&[10, 3], &[2_000_000_000, 8]);
+    assert!(look.verdict == Verdict::Error && look.message.contains("more than can be"), "{}", look.message);
+    let next = looking.tick(&[10, 0], &[200, 8]);
+    assert_eq!(next.comparison.unwrap().stable.unwrap().calls, 200);
 }
 
 #[test]
