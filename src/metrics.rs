@@ -8,6 +8,10 @@
 //! | `voicerollout_weight_applied` | namespace, rollout | highest canary weight that a route was seen to have, in percent |
 //! | `voicerollout_gate_value` | namespace, rollout, gate | latest value of the gate, where it is a number |
 //! | `voicerollout_gate_verdict` | namespace, rollout, gate, verdict | 1 for the gate's verdict; absent while undecided |
+//! | `voicerollout_gate_calls`, `voicerollout_gate_bad_calls` | namespace, rollout, gate, arm | calls that a gate has counted, and bad ones among them |
+//! | `voicerollout_gate_log_evidence` | namespace, rollout, gate | natural logarithm of its evidence against the canary |
+//! | `voicerollout_gate_log_abort_line` | namespace, rollout, gate | where that evidence fails the gate |
+//! | `voicerollout_gate_odds_ratio` | namespace, rollout, gate | odds of a bad call on the canary, divided by stable's |
 //! | `voicerollout_reconcile_total` | controller, outcome | reconciles |
 //! | `voicerollout_reconcile_seconds` | controller | how long they took |
 //! | `voicerollout_api_requests_total` | verb, resource, code | requests to the API server; `code` is `error` without an answer and `abandoned` when it was not waited for |

@@ -5,15 +5,17 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::common::{Duration, SecretKeyRef, duration_schema, seconds};
+pub use super::compare::{Absolute, Compare, CompareHistogram};
 pub use super::judge::{Evidence, EvidenceLogs, EvidenceMetric, Judge, JudgeApi};
 pub use super::paired::{Paired, ScenarioPaths};
 pub use super::provider::{Auth, BasicAuth, Header, Method, PrometheusProvider, Provider, Tls, WebProvider};
 pub use super::web::{CancelMethod, PollMethod, SuitePaths, WebCancel, WebPoll, WebRun};
 
-/// One gate: exactly one of `threshold`, `judge` and `paired`, and what its verdicts lead to.
+/// One gate: exactly one of `threshold`, `judge`, `compare`, `compareHistogram`, `absolute` and `paired`, and
+/// what its verdicts lead to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.threshold), has(self.judge), has(self.paired)].filter(x, x).size() == 1").message("a gate is exactly one of threshold, judge, paired"))]
+#[x_kube(validation = Rule::new("(has(self.threshold) ? 1 : 0) + (has(self.judge) ? 1 : 0) + (has(self.compare) ? 1 : 0) + (has(self.compareHistogram) ? 1 : 0) + (has(self.absolute) ? 1 : 0) + (has(self.paired) ? 1 : 0) == 1").message("a gate is exactly one of threshold, judge, compare, compareHistogram, absolute, paired"))]
 pub struct Gate {
     /// Name, unique within the analysis.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
@@ -52,9 +54,32 @@ pub struct Gate {
     /// A language model that says PASS, FAIL or UNSURE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<Judge>,
+    /// Bad calls of the canary against stable's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare: Option<Compare>,
+    /// A histogram of the canary against stable's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compare_histogram: Option<CompareHistogram>,
+    /// Bad calls of the canary against a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absolute: Option<Absolute>,
     /// The same eval scenarios on stable and canary, compared scenario by scenario.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paired: Option<Paired>,
+}
+
+impl Gate {
+    /// Whether the gate keeps a part of the rollout's promise about false aborts.
+    pub fn shares_false_abort(&self) -> bool {
+        self.counted().is_some() || self.paired.is_some()
+    }
+
+    /// How the gate counts calls, if it is one that does.
+    pub fn counted(&self) -> Option<&super::compare::Counted> {
+        let compare = self.compare.as_ref().map(|c| &c.counted);
+        let histogram = || self.compare_histogram.as_ref().map(|c| &c.counted);
+        compare.or_else(histogram).or_else(|| self.absolute.as_ref().map(|a| &a.counted))
+    }
 }
 
 fn default_error_budget() -> Duration {

@@ -4,6 +4,8 @@
 pub mod action;
 pub mod analysis;
 pub mod common;
+pub mod compare;
+pub mod comparison;
 pub mod conditions;
 pub mod crds;
 pub mod judge;

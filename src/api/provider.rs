@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::common::{Duration, SecretKeyRef, duration_schema, seconds};
 use super::web::{NamedPaths, SuitePaths, WebRun, values_schema};
 
-fn default_timeout() -> Duration {
+pub(super) fn default_timeout() -> Duration {
     seconds(10)
 }
-fn default_scrape() -> Duration {
+pub(super) fn default_scrape() -> Duration {
     seconds(15)
 }
 

@@ -74,6 +74,11 @@ pub struct VoiceRolloutSpec {
     /// Background gates: they run from the first canary traffic until the promotion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analysis: Option<Analysis>,
+    /// Chance that the release is ever aborted by its gates that count calls although the canary is no worse, however
+    /// often they look; above 0 and below 0.5. The gates share it.
+    #[serde(default = "default_false_abort")]
+    #[schemars(range(min = 0.0, max = 0.5))]
+    pub false_abort: f64,
     /// How the losing revision of a promotion or an abort goes away.
     #[serde(default)]
     pub drain: Drain,
@@ -87,6 +92,9 @@ pub struct VoiceRolloutSpec {
     pub abort_scale_down_delay: Duration,
 }
 
+fn default_false_abort() -> f64 {
+    super::compare::FALSE_ABORT
+}
 fn default_replicas() -> i32 {
     1
 }

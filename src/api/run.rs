@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::analysis::{Gate, Mode};
 use super::common::SecretKeyRef;
+pub use super::comparison::{ArmCalls, Comparison, Memory, Outlook, PassLine, PodMemory, TestMemory};
 use super::paired::PairedEvidence;
 
 /// One execution of gates. Made by the operator; its spec never changes except `stop`.
@@ -208,6 +209,15 @@ pub struct GateStatus {
     /// Scenarios that a `paired` gate has compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paired: Option<PairedEvidence>,
+    /// What a gate that counts calls has found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+    /// What looks wrong with the gate or its data, though it can be measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// What a gate that counts calls remembers from one look to the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
 }
 
 /// What a gate's verdict asks the release to do.

@@ -47,6 +47,12 @@ pub struct VoiceRolloutStatus {
     /// Attempt at the canary revision, counting from 1; `retry` adds one.
     #[serde(default)]
     pub attempt: i32,
+    /// Times that evidence of this revision began anew because gates were edited.
+    #[serde(default)]
+    pub evidence_restarts: i32,
+    /// Chance of a false abort that all attempts at this revision spend together; `spec.falseAbort` is that of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub false_abort_spent: Option<f64>,
     /// Progress within the current step.
     #[serde(default)]
     pub step: StepState,
@@ -310,6 +316,9 @@ pub struct GateSummary {
     /// One sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// For a gate that counts calls: when these values were copied. Its run has the newest ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_at: Option<MicroTime>,
 }
 
 /// Something that was decided.

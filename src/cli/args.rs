@@ -39,6 +39,9 @@ pub enum Verb {
     Pause(OrderArgs),
     /// End a `pause`
     Resume(OrderArgs),
+    /// Try out a gate that counts calls, without a cluster
+    #[command(subcommand)]
+    Gate(GateVerb),
     /// Run the operator
     Run(RunArgs),
     /// Write the CustomResourceDefinitions
@@ -101,6 +104,28 @@ pub struct PromoteArgs {
     pub order: OrderArgs,
 }
 
+/// `gate`
+#[derive(Clone, Debug, Subcommand)]
+pub enum GateVerb {
+    /// Feed recorded ticks to a gate, and print its evidence and verdict after each
+    Replay(ReplayArgs),
+}
+
+/// `gate replay`
+#[derive(Clone, Debug, Args)]
+pub struct ReplayArgs {
+    /// The gate: one entry of gates[] in YAML
+    #[arg(long, value_name = "FILE")]
+    pub gate: PathBuf,
+    /// The ticks, a JSON object on each line: {"t": seconds, "weight": 5, "canary": {"n": 12, "bad": 1}, "stable": {...}},
+    /// or with "buckets": {"0.7": n, ...} in place of "bad"; `-` for standard input
+    #[arg(value_name = "TICKS")]
+    pub ticks: PathBuf,
+    /// Print {"t", "logE", "logEPass", "verdict"} for each tick, in place of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// `run`
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
@@ -161,8 +186,8 @@ pub struct DemoArgs {
     /// How many times faster than real time; left out: as fast as the terminal can be read
     #[arg(long, value_name = "FACTOR", value_parser = speed)]
     pub speed: Option<f64>,
-    /// Play the scenario of this file
-    #[arg(long, value_name = "FILE", conflicts_with = "list")]
+    /// Play the built-in scenario of this name, or the one of this file
+    #[arg(long, value_name = "NAME|FILE", conflicts_with = "list")]
     pub scenario: Option<PathBuf>,
     /// List the built-in scenarios
     #[arg(long)]

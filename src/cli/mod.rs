@@ -5,6 +5,7 @@ pub mod connect;
 pub mod crd;
 pub mod demo;
 pub mod error;
+pub mod gate;
 pub mod run;
 pub mod status_view;
 pub mod table;
@@ -13,7 +14,7 @@ pub mod verbs;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use args::{Cli, Connection, Verb};
+use args::{Cli, Connection, GateVerb, Verb};
 use error::CliError;
 use table::Paint;
 use verbs::Session;
@@ -34,6 +35,9 @@ pub fn main() -> ExitCode {
     };
     if let Verb::Demo(args) = &cli.verb {
         return exit(demo::demo(args));
+    }
+    if let Verb::Gate(verb) = &cli.verb {
+        return exit(try_out(verb));
     }
     // The work is waiting for servers; each thread more costs memory, and nodes may have a hundred processors.
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
@@ -60,6 +64,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Verb::Run(args) => run::run(args).await,
         Verb::Crd(args) => crd::crd(&args),
         Verb::Demo(args) => demo::demo(&args),
+        Verb::Gate(verb) => try_out(&verb),
         Verb::Status(args) => {
             let session = session(&args.connection, program).await?;
             session.status(&args.name, args.watch, &mut std::io::stdout()).await
@@ -75,6 +80,11 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
     }
 }
 
+fn try_out(verb: &GateVerb) -> Result<(), CliError> {
+    let GateVerb::Replay(args) = verb;
+    gate::replay(args, paint(), &mut std::io::stdout().lock())
+}
+
 async fn order(args: &args::OrderArgs, verb: verbs::Action, program: String) -> Result<(), CliError> {
     let session = session(&args.connection, program).await?;
     session.order(&args.name, verb, args.reason.clone(), args.timeout, &mut std::io::stdout()).await
@@ -82,7 +92,10 @@ async fn order(args: &args::OrderArgs, verb: verbs::Action, program: String) -> 
 
 async fn session(connection: &Connection, program: String) -> Result<Session, CliError> {
     let (client, namespace) = connect::connect(connection).await?;
-    let terminal = std::io::stdout().is_terminal();
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    Ok(Session { client, namespace, program, paint: Paint { colour }, terminal })
+    Ok(Session { client, namespace, program, paint: paint(), terminal: std::io::stdout().is_terminal() })
+}
+
+/// Colours on a terminal, unless `NO_COLOR` is set.
+fn paint() -> Paint {
+    Paint { colour: std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) }
 }

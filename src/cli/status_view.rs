@@ -1,5 +1,6 @@
 //! `status`: a VoiceRollout as text.
 
+mod counted;
 mod steps;
 
 #[cfg(test)]
@@ -13,13 +14,13 @@ use crate::api::analysis::Mode;
 use crate::api::conditions::{INVALID_SPEC, REFERENCES_RESOLVED, ROUTES_IN_SYNC};
 use crate::api::run::{RunKind, Verdict};
 use crate::api::status::{AbortRecord, DecisionRecord, GateSummary, Phase, RevisionStatus, Role};
-use crate::api::{VoiceRollout, VoiceRolloutStatus};
+use crate::api::{VoiceAnalysisRun, VoiceRollout, VoiceRolloutStatus};
 
 /// Newest decisions shown.
 const DECISIONS: usize = 8;
 
-/// The whole view; ends with a line break.
-pub fn render(rollout: &VoiceRollout, now: Timestamp, paint: Paint) -> String {
+/// The whole view; ends with a line break. `runs` are the release's analysis runs, as far as they could be read.
+pub fn render(rollout: &VoiceRollout, runs: &[VoiceAnalysisRun], now: Timestamp, paint: Paint) -> String {
     let name = rollout.metadata.name.as_deref().unwrap_or_default();
     let namespace = rollout.metadata.namespace.as_deref().unwrap_or_default();
     let mut out = vec![format!("{}  namespace {namespace}", paint.ink(Ink::Bold, name))];
@@ -30,6 +31,7 @@ pub fn render(rollout: &VoiceRollout, now: Timestamp, paint: Paint) -> String {
     out.extend(lines(paint, &facts(rollout, status, now)));
     section(&mut out, paint, "STEPS", steps::view(&rollout.spec, status, now, paint));
     section(&mut out, paint, "GATES", gates(&status.gates, paint));
+    section(&mut out, paint, "COUNTED CALLS", counted::view(runs, status.weights.desired, now, paint));
     section(&mut out, paint, "REVISIONS", revisions(&status.revisions, now, paint));
     section(&mut out, paint, "DECISIONS", decisions(&status.decisions, paint));
     finish(&out)
@@ -70,6 +72,12 @@ fn facts(rollout: &VoiceRollout, status: &VoiceRolloutStatus, now: Timestamp) ->
     if let Some(next) = &status.next_action {
         let when = next.at.as_ref().map(|at| format!(" {} ({})", relative(at.0, now), clock(at.0))).unwrap_or_default();
         fact("Next", Ink::Plain, format!("{}{when}", next.what));
+    }
+    if let Some(spent) = status.false_abort_spent {
+        let attempts = status.attempt.max(1).saturating_add(status.evidence_restarts);
+        let times = if attempts > 1 { format!(": evidence was begun {attempts} times") } else { String::new() };
+        let percent = (spent * 1e6).round() / 1e4;
+        fact("Risk", Ink::Plain, format!("a revision that is no worse is aborted with a chance of {percent} % at most{times}"));
     }
     if status.user_paused {
         fact("Paused", Ink::Yellow, "by a person; `resume` ends it".into());

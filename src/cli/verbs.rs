@@ -19,10 +19,12 @@ pub use crate::api::action::Verb as Action;
 use super::error::CliError;
 use super::status_view;
 use super::table::Paint;
-use crate::api::VoiceRollout;
+use crate::api::{VoiceAnalysisRun, VoiceRollout};
 
 /// Limit of one request; kube's client has none and retries for minutes.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often counts are read anew while a status is followed.
+const COUNTS_EVERY: Duration = Duration::from_secs(10);
 /// Similar names to suggest.
 const SUGGESTIONS: usize = 3;
 
@@ -51,21 +53,44 @@ impl Session {
     /// No such rollout, or no answer.
     pub async fn status(&self, name: &str, watch: bool, out: &mut impl Write) -> Result<(), CliError> {
         let rollout = self.find(name).await?;
-        self.show(&rollout, watch, out)?;
-        if watch { self.follow(name, rollout, out).await } else { Ok(()) }
+        let runs = self.runs(&rollout).await;
+        self.show(&rollout, &runs, watch, out)?;
+        if watch { self.follow(name, rollout, runs, out).await } else { Ok(()) }
     }
 
-    async fn follow(&self, name: &str, mut shown: VoiceRollout, out: &mut impl Write) -> Result<(), CliError> {
+    /// The runs whose gates count calls: their counts are newer there than in the rollout. A courtesy: none when they
+    /// cannot be read.
+    async fn runs(&self, rollout: &VoiceRollout) -> Vec<VoiceAnalysisRun> {
+        let Some(status) = rollout.status.as_ref().filter(|s| s.gates.iter().any(|g| g.told_at.is_some())) else { return Vec::new() };
+        let api: Api<VoiceAnalysisRun> = Api::namespaced(self.client.clone(), &self.namespace);
+        let mut runs = Vec::new();
+        for record in &status.runs {
+            if let Ok(Some(run)) = request("read a VoiceAnalysisRun", api.get_opt(&record.name)).await {
+                runs.push(run);
+            }
+        }
+        runs
+    }
+
+    async fn follow(
+        &self,
+        name: &str,
+        mut shown: VoiceRollout,
+        mut runs: Vec<VoiceAnalysisRun>,
+        out: &mut impl Write,
+    ) -> Result<(), CliError> {
         let mut changes = std::pin::pin!(watcher::watch_object(self.rollouts(), name).default_backoff());
         // Times such as "for 2m10s" go on between changes.
         let mut second = tokio::time::interval(Duration::from_secs(1));
+        let mut counts = tokio::time::interval(COUNTS_EVERY);
         loop {
             tokio::select! {
                 change = changes.next() => match change {
                     Some(Ok(Some(rollout))) => {
                         if rollout.resource_version() != shown.resource_version() {
                             shown = rollout;
-                            self.show(&shown, true, out)?;
+                            runs = self.runs(&shown).await;
+                            self.show(&shown, &runs, true, out)?;
                         }
                     }
                     Some(Ok(None)) => return Err(self.unknown(name, Vec::new())),
@@ -73,19 +98,20 @@ impl Session {
                     Some(Err(_)) => {}
                     None => return Ok(()),
                 },
-                _ = second.tick(), if self.terminal => self.show(&shown, true, out)?,
+                _ = second.tick(), if self.terminal => self.show(&shown, &runs, true, out)?,
+                _ = counts.tick(), if self.terminal => runs = self.runs(&shown).await,
             }
         }
     }
 
-    fn show(&self, rollout: &VoiceRollout, repaint: bool, out: &mut impl Write) -> Result<(), CliError> {
+    fn show(&self, rollout: &VoiceRollout, runs: &[VoiceAnalysisRun], repaint: bool, out: &mut impl Write) -> Result<(), CliError> {
         // Home, and clear to the end (ECMA-48).
         let (before, after) = match (repaint, self.terminal) {
             (true, true) => ("\x1b[H\x1b[J", ""),
             (true, false) => ("", "\n"),
             _ => ("", ""),
         };
-        say(out, &format!("{before}{}{after}", status_view::render(rollout, Timestamp::now(), self.paint)))
+        say(out, &format!("{before}{}{after}", status_view::render(rollout, runs, Timestamp::now(), self.paint)))
     }
 
     /// The rollout, or an error that names similar ones.

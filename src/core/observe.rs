@@ -138,6 +138,8 @@ pub struct RunSeen {
     pub name: String,
     /// Hash of its spec.
     pub spec_hash: String,
+    /// Hash of its gates that count calls.
+    pub counting: String,
     /// Revision it judges.
     pub revision: String,
     /// Attempt it belongs to.

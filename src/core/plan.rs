@@ -10,11 +10,11 @@ use crate::api::VoiceRolloutSpec;
 use crate::api::analysis::Mode;
 use crate::api::common::{Duration as ApiDuration, std_duration};
 use crate::api::rollout::{Analysis, CanaryScale, IstioTraffic, OnDeadline, Step};
-use crate::api::run::RunGate;
+use crate::api::run::{Consequence, RunGate, Verdict};
 use crate::core::SpecError;
-use crate::core::gates::settle_time;
+use crate::core::gates::{consequence, settle_time};
 use crate::core::observe::Observations;
-use crate::core::resolve::{self, Facts};
+use crate::core::resolve::{self, Claim, Facts};
 use crate::core::revision::steps_hash;
 
 /// Weights of a release without `spec.steps`.
@@ -35,6 +35,12 @@ pub struct Plan {
     pub background_required: Vec<String>,
     /// Time after a weight change until a background gate sees data from after it alone, by name.
     pub settle: BTreeMap<String, Duration>,
+    /// Background gates that count calls: how long they may stay undecided at a weight, and what then; `None` for nothing.
+    pub patience: BTreeMap<String, (Duration, Option<Consequence>)>,
+    /// Shares of `falseAbort` of the gates that count calls, by step (`None`: background) and name.
+    pub shares: BTreeMap<(Option<i32>, String), f64>,
+    /// See the spec; `None` when no gate may spend it.
+    pub false_abort: Option<f64>,
     /// Steps stand still.
     pub paused: bool,
     /// See the spec.
@@ -95,6 +101,8 @@ impl Plan {
         let mut errors = Vec::new();
         let background = check_background(spec, seen, &mut errors);
         let gates = background.as_ref().map(|(_, gates)| gates.as_slice()).unwrap_or_default();
+        let mut claims = Claims::default();
+        claims.add(None, "spec.analysis", gates);
         let required: Vec<String> = gates.iter().filter(|g| g.gate.mode == Mode::Enforce).map(|g| g.gate.name.clone()).collect();
         let known: BTreeSet<&str> = gates.iter().map(|g| g.gate.name.as_str()).collect();
         if spec.steps.as_ref().is_some_and(Vec::is_empty) {
@@ -102,15 +110,23 @@ impl Plan {
             errors.push(SpecError::new("spec.steps", message));
         }
         let steps = match &spec.steps {
-            Some(steps) => steps.iter().enumerate().filter_map(|(i, s)| parse_step(i, s, &known, seen, &mut errors)).collect(),
+            Some(steps) => steps.iter().enumerate().filter_map(|(i, s)| parse_step(i, s, &known, seen, &mut claims, &mut errors)).collect(),
             None => default_steps(&required, &mut errors),
         };
+        let shares = claims.shares(spec.false_abort, &mut errors);
         check_workload(name, spec, &mut errors);
         check_durations(spec, &mut errors);
         let istio = check_traffic(spec, &mut errors);
         errors.sort();
         errors.dedup();
+        let patience = gates.iter().filter(|g| g.gate.counted().is_some()).map(|g| {
+            let gate = &g.gate;
+            (gate.name.clone(), (std_duration(gate.max_duration), consequence(gate, Verdict::Inconclusive)))
+        });
         Self {
+            patience: patience.collect(),
+            false_abort: (!shares.is_empty()).then_some(spec.false_abort),
+            shares,
             replicas: spec.replicas,
             steps_hash: steps_hash(&spec.steps),
             steps,
@@ -150,6 +166,37 @@ impl Plan {
             CanaryPods::Count(n) => n.max(floor),
             CanaryPods::Percent(p) => share(p).max(floor),
         }
+    }
+}
+
+/// Gates of the whole release that may abort it though the canary is no worse.
+#[derive(Default)]
+struct Claims(Vec<((Option<i32>, String), Claim)>);
+
+impl Claims {
+    fn add(&mut self, step: Option<i32>, path: &str, gates: &[RunGate]) {
+        for (i, gate) in gates.iter().map(|g| &g.gate).enumerate().filter(|(_, g)| g.shares_false_abort()) {
+            let path = format!("{path} gate {i} ({}) falseAbort", gate.name);
+            self.0.push(((step, gate.name.clone()), Claim { path, own: gate.false_abort, mode: gate.mode }));
+        }
+    }
+
+    fn shares(self, budget: f64, errors: &mut Vec<SpecError>) -> BTreeMap<(Option<i32>, String), f64> {
+        let (names, claims): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
+        match resolve::shares(budget, &claims) {
+            Ok(shares) => names.into_iter().zip(shares).collect(),
+            Err(more) => {
+                errors.extend(more);
+                BTreeMap::new()
+            }
+        }
+    }
+}
+
+/// Writes the shares into the gates of a run.
+pub fn give_shares(gates: &mut [RunGate], step: Option<i32>, shares: &BTreeMap<(Option<i32>, String), f64>) {
+    for gate in gates.iter_mut().map(|g| &mut g.gate).filter(|g| g.shares_false_abort()) {
+        gate.false_abort = shares.get(&(step, gate.name.clone())).copied().or(gate.false_abort);
     }
 }
 
@@ -209,7 +256,14 @@ fn resolved(analysis: &Analysis, step: i32, path: &str, seen: &Observations, err
     }
 }
 
-fn parse_step(i: usize, step: &Step, known: &BTreeSet<&str>, seen: &Observations, errors: &mut Vec<SpecError>) -> Option<PlanStep> {
+fn parse_step(
+    i: usize,
+    step: &Step,
+    known: &BTreeSet<&str>,
+    seen: &Observations,
+    claims: &mut Claims,
+    errors: &mut Vec<SpecError>,
+) -> Option<PlanStep> {
     let path = format!("spec.steps[{i}]");
     let set = [step.set_weight.is_some(), step.pause.is_some(), step.analysis.is_some(), step.set_canary_scale.is_some()];
     if set.iter().filter(|s| **s).count() != 1 {
@@ -229,7 +283,7 @@ fn parse_step(i: usize, step: &Step, known: &BTreeSet<&str>, seen: &Observations
         return parse_scale(scale, &path, errors);
     }
     let analysis = step.analysis.as_ref()?;
-    parse_analysis(i, analysis, &format!("{path}.analysis"), known, seen, errors)
+    parse_analysis((i, &format!("{path}.analysis")), analysis, known, seen, claims, errors)
 }
 
 fn parse_scale(scale: &CanaryScale, path: &str, errors: &mut Vec<SpecError>) -> Option<PlanStep> {
@@ -247,11 +301,11 @@ fn parse_scale(scale: &CanaryScale, path: &str, errors: &mut Vec<SpecError>) -> 
 }
 
 fn parse_analysis(
-    i: usize,
+    (i, path): (usize, &str),
     analysis: &Analysis,
-    path: &str,
     known: &BTreeSet<&str>,
     seen: &Observations,
+    claims: &mut Claims,
     errors: &mut Vec<SpecError>,
 ) -> Option<PlanStep> {
     for (k, name) in analysis.require.iter().enumerate() {
@@ -267,7 +321,13 @@ fn parse_analysis(
         return None;
     }
     if runs {
-        resolved(analysis, i32::try_from(i).unwrap_or(0) + 1, path, seen, errors);
+        let index = i32::try_from(i).unwrap_or(0);
+        let gates = resolved(analysis, index + 1, path, seen, errors);
+        for (k, gate) in gates.iter().map(|g| &g.gate).enumerate().filter(|(_, g)| g.compare.is_some() || g.compare_histogram.is_some()) {
+            let message = format!("its evidence carries over weights: put it into spec.analysis, and here write require: [{}]", gate.name);
+            errors.push(SpecError::new(format!("{path} gate {k} ({})", gate.name), message));
+        }
+        claims.add(Some(index), path, &gates);
     }
     Some(PlanStep::Analysis { run: runs.then(|| analysis.clone()), require: analysis.require.clone() })
 }

@@ -8,9 +8,9 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 
-use crate::api::VoiceRollout;
-use crate::api::run::{RunKind, Verdict};
+use crate::api::run::{ArmCalls, Comparison, RunKind, RunPhase, Verdict, VoiceAnalysisRunStatus};
 use crate::api::status::{Phase, VoiceRolloutStatus};
+use crate::api::{VoiceAnalysisRun, VoiceRollout};
 
 /// Namespace and name.
 type Id = (String, String);
@@ -19,6 +19,8 @@ type Id = (String, String);
 #[derive(Debug, Default)]
 pub struct RolloutMetrics {
     states: Mutex<BTreeMap<Id, State>>,
+    /// What gates that count calls have found, by gate.
+    counts: Mutex<BTreeMap<Id, BTreeMap<String, Comparison>>>,
 }
 
 #[derive(Debug)]
@@ -47,7 +49,25 @@ impl RolloutMetrics {
 
     /// The rollout is gone, and so are its series.
     pub fn forget(&self, namespace: &str, name: &str) {
-        self.states.lock().remove(&(namespace.to_owned(), name.to_owned()));
+        let id = (namespace.to_owned(), name.to_owned());
+        self.states.lock().remove(&id);
+        self.counts.lock().remove(&id);
+    }
+
+    /// Takes over what the gates of a run have counted; those of a run that has ended go.
+    pub fn observe_run(&self, run: &VoiceAnalysisRun, status: &VoiceAnalysisRunStatus) {
+        let id = (run.metadata.namespace.clone().unwrap_or_default(), run.spec.rollout.clone());
+        let mut counts = self.counts.lock();
+        let of = counts.entry(id.clone()).or_default();
+        for gate in &status.gates {
+            match gate.comparison.as_ref().filter(|_| status.phase == RunPhase::Running) {
+                Some(known) => drop(of.insert(gate.name.clone(), Comparison { pass: Vec::new(), ..known.clone() })),
+                None => drop(of.remove(&gate.name)),
+            }
+        }
+        if of.is_empty() {
+            counts.remove(&id);
+        }
     }
 }
 
@@ -135,6 +155,36 @@ impl Collector for RolloutMetrics {
             state.gates.iter().filter_map(|(gate, s)| Some((gate, s.verdict?))).try_for_each(|(gate, verdict)| {
                 sample(m, &[("namespace", namespace), ("rollout", name), ("gate", gate), ("verdict", verdict)], &1)
             })
+        })?;
+        drop(states);
+        self.encode_counts(&mut encoder)
+    }
+}
+
+impl RolloutMetrics {
+    fn encode_counts(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let counts = self.counts.lock();
+        let mut gauge = |name: &str, help: &str, write: &dyn Fn(&mut MetricEncoder, [(&str, &str); 3], &Comparison) -> fmt::Result| {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            counts.iter().try_for_each(|((namespace, rollout), gates)| {
+                gates
+                    .iter()
+                    .try_for_each(|(gate, c)| write(&mut metric, [("namespace", namespace), ("rollout", rollout), ("gate", gate)], c))
+            })
+        };
+        let arms = |m: &mut MetricEncoder, [a, b, c]: [(&str, &str); 3], known: &Comparison, of: fn(&ArmCalls) -> i64| {
+            sample(m, &[a, b, c, ("arm", "canary")], &of(&known.canary))?;
+            known.stable.iter().try_for_each(|stable| sample(m, &[a, b, c, ("arm", "stable")], &of(stable)))
+        };
+        gauge("gate_calls", "Calls that the gate has counted", &|m, labels, c| arms(m, labels, c, |a| a.calls))?;
+        gauge("gate_bad_calls", "Bad ones among them", &|m, labels, c| arms(m, labels, c, |a| a.bad))?;
+        gauge("gate_log_evidence", "Natural logarithm of the evidence against the canary", &|m, labels, c| {
+            sample(m, &labels, &c.log_evidence)
+        })?;
+        gauge("gate_log_abort_line", "Where that evidence fails the gate", &|m, labels, c| sample(m, &labels, &c.log_abort_line))?;
+        gauge("gate_odds_ratio", "Odds of a bad call on the canary, divided by stable's", &|m, labels, c| {
+            let ratio = c.estimate.filter(|_| c.stable.is_some());
+            ratio.iter().try_for_each(|ratio| sample(m, &labels, ratio))
         })
     }
 }

@@ -14,7 +14,7 @@ use crate::api::VoiceRollout;
 use crate::api::common::{FINALIZER, REVISION_LABEL, REVISION_NUMBER_ANNOTATION};
 use crate::api::rollout::{DestinationRuleRef, IstioTraffic, TemplateRef, VirtualServiceRef};
 use crate::api::run::VoiceAnalysisRunStatus;
-use crate::core::gates::spec_hash;
+use crate::core::gates::{gates_hash, spec_hash};
 use crate::core::machine::Subject;
 use crate::core::observe::{ActionSeen, ArmSeen, Observations, ReplicaSetSeen, RouteSeen, RunSeen};
 use crate::core::plan::as_json;
@@ -235,6 +235,7 @@ fn runs(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Vec<RunSeen
         all.push(RunSeen {
             name: run.name_any(),
             spec_hash: spec_hash(&run.spec),
+            counting: gates_hash(&run.spec.gates),
             revision: run.spec.revision.clone(),
             attempt: run.spec.attempt,
             kind: run.spec.kind,

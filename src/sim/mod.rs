@@ -31,3 +31,24 @@ pub use server::{Latency, SimServer};
 pub use service::SimService;
 pub use sources::ScenarioSources;
 pub use world::{World, WorldConfig};
+
+/// What an API server would say against a manifest of one of our kinds: fields that do not exist, values out of range,
+/// rules that are broken.
+pub fn manifest_problems(manifest: &serde_json::Value) -> Vec<String> {
+    let kind = manifest["kind"].as_str().unwrap_or_default();
+    let Some((_, crd)) = crate::api::crds::all().into_iter().find(|(_, crd)| crd.spec.names.kind == kind) else {
+        return vec![format!("kind {kind} is none of {}", crate::api::common::GROUP)];
+    };
+    let crd = serde_json::to_value(crd).unwrap_or_default();
+    let schema = schema::Schema::new(crd.pointer("/spec/versions/0/schema/openAPIV3Schema").cloned().unwrap_or_default());
+    let mut object = manifest.clone();
+    let unknown = schema.prune(&mut object).into_iter().map(|path| format!("{path}: there is no such field"));
+    let mut problems: Vec<String> = unknown.collect();
+    let mut causes = schema.validate(&object);
+    if causes.is_empty() {
+        schema.default(&mut object);
+        causes = schema.check_rules(&object, None, false);
+    }
+    problems.extend(causes.into_iter().map(|cause| format!("{}: {}", cause.field, cause.message)));
+    problems
+}

@@ -11,11 +11,13 @@ use serde_json::{Value, json};
 
 use super::scenario::{Answer, JudgeWord, Says, Scenario};
 use super::server::SimServer;
+use super::world::CallBook;
 use crate::api::analysis::{Gate, PrometheusProvider, Provider, WebProvider};
-use crate::api::common::REVISION_LABEL;
+use crate::api::common::{REVISION_LABEL, std_duration};
 use crate::api::run::{Tokens, Verdict};
 use crate::core::args::{ArgValue, Place, fill, run_facts};
 use crate::core::condition;
+use crate::core::gates::calls::{Needs, PodSample, Question, Snapshot};
 use crate::operator::clock::Clock;
 use crate::sources::json_path::JsonPath;
 use crate::sources::{Progress, Request, Source, SourceError};
@@ -28,6 +30,7 @@ pub struct ScenarioSources {
     scenario: Arc<Scenario>,
     server: SimServer,
     clock: Clock,
+    calls: Option<CallBook>,
     asked: Mutex<Asked>,
 }
 
@@ -49,12 +52,20 @@ pub struct Measured {
     /// How often it was asked for: more than once after a crash.
     pub times: u32,
     answer: Answer,
+    /// Counters as they were when it was first asked for.
+    counted: Option<Snapshot>,
 }
 
 impl ScenarioSources {
     /// The providers of a scenario that is played on a server.
     pub fn new(scenario: Arc<Scenario>, server: SimServer, clock: Clock) -> Self {
-        Self { scenario, server, clock, asked: Mutex::default() }
+        Self { scenario, server, clock, calls: None, asked: Mutex::default() }
+    }
+
+    /// The same, with counters of the calls that a world's pods answer.
+    pub fn counting(mut self, calls: CallBook) -> Self {
+        self.calls = Some(calls);
+        self
     }
 
     /// Measurements that were asked for, by idempotency key.
@@ -70,11 +81,18 @@ impl ScenarioSources {
             known.times += 1;
             return self.progress(request, &known.clone());
         }
-        let image = self.image_of(request)?;
+        let image = self.image_of(request, &request.revision)?;
         let release = self
             .scenario
             .release_of(&image)
             .ok_or_else(|| SourceError::new(format!("scenario {}: no release has the tag of image {image}", self.scenario.name)))?;
+        if request.gate.counted().is_some() {
+            let counted = Some(self.count(request)?);
+            let answer = Answer { says: Says::Counters, takes: Duration::ZERO };
+            let measured = Measured { gate: request.gate.name.clone(), release: release.name.clone(), at: now, times: 1, answer, counted };
+            asked.by_key.insert(request.key.clone(), measured.clone());
+            return self.progress(request, &measured);
+        }
         let gate = (request.revision.clone(), request.gate.name.clone());
         let (count, first) = asked.by_gate.entry(gate).or_insert((0, now));
         let since = Duration::try_from(now.duration_since(*first)).unwrap_or_default();
@@ -85,8 +103,14 @@ impl ScenarioSources {
             ))
         })?;
         *count += 1;
-        let measured =
-            Measured { gate: request.gate.name.clone(), release: release.name.clone(), at: now, times: 1, answer: answer.clone() };
+        let measured = Measured {
+            gate: request.gate.name.clone(),
+            release: release.name.clone(),
+            at: now,
+            times: 1,
+            answer: answer.clone(),
+            counted: None,
+        };
         asked.by_key.insert(request.key.clone(), measured.clone());
         self.progress(request, &measured)
     }
@@ -95,18 +119,47 @@ impl ScenarioSources {
     fn progress(&self, request: &Request, measured: &Measured) -> Result<Progress, SourceError> {
         let since = Duration::try_from(self.clock.now().duration_since(measured.at)).unwrap_or_default();
         let left = measured.answer.takes.saturating_sub(since);
+        if let Some(counted) = &measured.counted {
+            return Ok(Progress::Counted(counted.clone()));
+        }
         if left.is_zero() {
             return deliver(&request.gate, &measured.answer.says);
         }
         Ok(Progress::Running { handle: request.key.clone(), poll_after: left })
     }
 
-    /// Image of the revision that is measured.
-    fn image_of(&self, request: &Request) -> Result<String, SourceError> {
+    /// Counters of both arms' pods: as many calls as they answered, of the quality of their release.
+    fn count(&self, request: &Request) -> Result<Snapshot, SourceError> {
+        let calls = self.calls.as_ref().ok_or_else(|| SourceError::new("nobody calls in this world: there is nothing to count"))?;
+        let Some(Ok(question)) = Question::of(&request.gate) else { return Err(SourceError::new("the gate does not count calls")) };
+        let now = self.clock.now();
+        let lag = std_duration(question.counted.prometheus.scrape_interval).as_secs();
+        let at = request.started_at.as_second().saturating_sub(i64::try_from(lag).unwrap_or(0));
+        let mut seen = Snapshot { at, ..Snapshot::default() };
+        for (pod, revision, calls) in calls.by_pod(&request.namespace) {
+            let canary = revision == request.revision;
+            if !canary && revision != request.stable_revision {
+                continue;
+            }
+            let image = self.image_of(request, &revision)?;
+            let quality = self.scenario.release_of(&image).map(|r| r.quality.clone()).unwrap_or_default();
+            let share = |share: f64| Some((calls as f64 * share + phase(&pod)).floor() as u64);
+            let rest: Vec<Option<u64>> = match &question.needs {
+                Needs::Counters { good, .. } => vec![share(if *good { 1.0 - quality.bad } else { quality.bad })],
+                Needs::Histogram { bounds, .. } => bounds.iter().map(|b| share(1.0 - quality.above(*b))).collect(),
+            };
+            let counts = std::iter::once(Some(calls)).chain(rest.into_iter().map(|n| n.map(|n| n.min(calls)))).collect();
+            seen.pods.push(PodSample { pod, canary, scraped: now.as_second() as f64, counts });
+        }
+        Ok(seen)
+    }
+
+    /// Image of a revision.
+    fn image_of(&self, request: &Request, revision: &str) -> Result<String, SourceError> {
         let sets = self.server.peek_all("replicasets", Some(&request.namespace));
-        let set = sets.iter().find(|set| set["metadata"]["labels"][REVISION_LABEL] == request.revision.as_str());
+        let set = sets.iter().find(|set| set["metadata"]["labels"][REVISION_LABEL] == revision);
         let image = set.and_then(|set| set.pointer("/spec/template/spec/containers/0/image")).and_then(Value::as_str);
-        let missing = || SourceError::new(format!("there is no ReplicaSet of revision {}", request.revision));
+        let missing = || SourceError::new(format!("there is no ReplicaSet of revision {revision}"));
         image.map(ToOwned::to_owned).ok_or_else(missing)
     }
 }
@@ -127,6 +180,12 @@ impl Source for ScenarioSources {
     fn cancel<'a>(&'a self, _: &'a Request, _: &'a str) -> BoxFuture<'a, ()> {
         Box::pin(std::future::ready(()))
     }
+}
+
+/// Where in its first call a pod's counters begin, in 0..1: so that not all of them count their bad calls at the same time.
+fn phase(pod: &str) -> f64 {
+    let sum: u32 = pod.bytes().fold(7, |sum, byte| sum.wrapping_mul(31).wrapping_add(u32::from(byte)));
+    f64::from(sum % 1000) / 1000.0
 }
 
 fn deliver(gate: &Gate, says: &Says) -> Result<Progress, SourceError> {
@@ -173,7 +232,8 @@ fn check(request: &Request) -> Result<(), SourceError> {
                 metric.count_query.as_ref().map_or(Ok(()), |query| check_query(query, &args))
             })
         }
-        _ => Err(SourceError::new(format!("gate {}: set exactly one of threshold, judge", request.gate.name))),
+        (None, None) if request.gate.counted().is_some() => check_counted(request),
+        _ => Err(SourceError::new(format!("gate {}: set exactly one of threshold, judge, compare, ...", request.gate.name))),
     }
 }
 
@@ -199,4 +259,20 @@ fn check_web(web: &WebProvider, args: &BTreeMap<String, ArgValue>) -> Result<(),
         fill(&run_facts(body), Place::Json, &args).map_err(|e| fail(format!("body: {e}")))?;
     }
     Ok(())
+}
+
+/// Selectors and address of a gate that counts calls.
+fn check_counted(request: &Request) -> Result<(), SourceError> {
+    let question = match Question::of(&request.gate) {
+        Some(Ok(question)) => question,
+        Some(Err(errors)) => return Err(SourceError::new(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))),
+        None => return Err(SourceError::new("the gate does not count calls")),
+    };
+    let address = &question.counted.prometheus.address;
+    fill(address, Place::Url, &request.args).map_err(|e| SourceError::new(format!("prometheus: address: {e}")))?;
+    let selectors = match question.needs {
+        Needs::Counters { part, total, .. } => vec![part, total],
+        Needs::Histogram { metric, .. } => vec![metric],
+    };
+    selectors.into_iter().try_for_each(|selector| check_query(selector, &request.args))
 }

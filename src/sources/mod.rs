@@ -1,5 +1,6 @@
 //! Analysis providers behind one contract: start, poll, cancel, on a measurement whose key is already persisted.
 
+mod counters;
 pub mod egress;
 mod headers;
 mod http;
@@ -20,11 +21,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::api::analysis::Gate;
 use crate::api::run::{Tokens, Verdict};
 pub use crate::core::args::ArgValue;
+pub use crate::core::gates::calls::Snapshot;
 pub use crate::core::gates::{Eval, Reading};
 
 /// One measurement to take.
@@ -40,6 +43,8 @@ pub struct Request {
     pub revision: String,
     /// Hash of the stable revision beside it.
     pub stable_revision: String,
+    /// When the measurement began; the same again after a crash.
+    pub started_at: Timestamp,
     /// The gate.
     pub gate: Gate,
     /// Values for `{{args.NAME}}`, the built-in ones included. Never logged or stored.
@@ -86,6 +91,8 @@ pub enum Progress {
     Eval(Eval),
     /// A value for the gate's conditions: a number, a string, a boolean or a list of numbers.
     Value(Value),
+    /// Counters of both arms, for a gate that counts calls.
+    Counted(Snapshot),
     /// The provider answered that there is nothing: an empty vector, NaN. Inconclusive.
     NoData(String),
     /// The judge's own verdict (never `Error`), one sentence, and what it cost.

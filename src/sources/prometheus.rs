@@ -2,6 +2,7 @@
 //! different things.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use prometheus_http_query::response::{Data, InstantVector, PromqlResult};
 use prometheus_http_query::{Client, Error as ClientError};
@@ -13,8 +14,9 @@ use super::http::{self, Answer, Http};
 use super::secrets::Vault;
 use super::web::origin;
 use super::{ArgValue, Progress, Request, SourceError, headers, redact};
-use crate::api::analysis::{PrometheusProvider, Threshold};
+use crate::api::analysis::{Auth, Header, PrometheusProvider, Threshold, Tls};
 use crate::api::common::std_duration;
+use crate::api::compare::PrometheusServer;
 use crate::core::args::{Place, fill};
 
 /// A query longer than this goes as a POST; proxies limit the length of URLs, and some forbid POST.
@@ -47,6 +49,24 @@ pub(super) async fn measure(
     }
 }
 
+/// A server and how to reach it.
+#[derive(Clone, Copy)]
+pub(super) struct Server<'a> {
+    address: &'a str,
+    headers: &'a [Header],
+    auth: Option<&'a Auth>,
+    tls: Option<&'a Tls>,
+    timeout: Duration,
+}
+
+impl<'a> Server<'a> {
+    /// The server of a gate that counts calls.
+    pub(super) fn of(server: &'a PrometheusServer) -> Self {
+        let PrometheusServer { address, headers, auth, tls, timeout, .. } = server;
+        Self { address, headers, auth: auth.as_ref(), tls: tls.as_ref(), timeout: std_duration(*timeout) }
+    }
+}
+
 /// Asks `promql` of the provider's server. `list` says that several series are welcome.
 pub(super) async fn query(
     http: &Http,
@@ -56,19 +76,35 @@ pub(super) async fn query(
     args: &BTreeMap<String, ArgValue>,
     list: bool,
 ) -> Result<Reading, SourceError> {
-    let address = fill(&provider.address, Place::Url, args).map_err(|e| SourceError::new(format!("prometheus: address: {e}")))?;
+    let PrometheusProvider { address, headers, auth, tls, timeout, .. } = provider;
+    let server = Server { address, headers, auth: auth.as_ref(), tls: tls.as_ref(), timeout: std_duration(*timeout) };
+    let (what, data) = ask(http, vault, &server, promql, args, None).await?;
+    reading(&what, data, list, vault)
+}
+
+/// Asks `promql`, of now or of a moment in seconds of Unix time. Gives the server as messages name it, and its answer.
+pub(super) async fn ask(
+    http: &Http,
+    vault: &Vault<'_>,
+    server: &Server<'_>,
+    promql: &str,
+    args: &BTreeMap<String, ArgValue>,
+    at: Option<i64>,
+) -> Result<(String, Data), SourceError> {
+    let address = fill(server.address, Place::Url, args).map_err(|e| SourceError::new(format!("prometheus: address: {e}")))?;
     let what = format!("prometheus {}", origin(&address.text));
     let promql = fill(promql, Place::PromQl, args).map_err(|e| SourceError::new(format!("{what}: query: {e}")))?.text;
-    let map = headers::build(&what, &provider.headers, provider.auth.as_ref(), args, vault).await?;
-    let (mut url, client) = http.client(&what, &address.text, provider.tls.as_ref(), vault).await?;
+    let map = headers::build(&what, server.headers, server.auth, args, vault).await?;
+    let (mut url, client) = http.client(&what, &address.text, server.tls, vault).await?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err(SourceError::new(format!("{what}: address: a base URL has no ? and no #")));
     }
     let path = url.path().trim_end_matches('/').to_owned();
     url.set_path(&path);
     let client = Client::from(client, url.as_str()).map_err(|_| SourceError::new(format!("{what}: address: not a valid URL")))?;
-    let answer = http::within(std_duration(provider.timeout), &what, async {
+    let answer = http::within(server.timeout, &what, async {
         let query = map.iter().fold(client.query(&promql), |q, (name, value)| q.header(name.clone(), value.clone()));
+        let query = at.into_iter().fold(query, |q, at| q.at(at));
         let sent = if promql.len() > MAX_GET_QUERY { query.post_raw().await } else { query.get_raw().await };
         let response = sent.map_err(|e| match &e {
             ClientError::Client(inner) => match inner.inner() {
@@ -81,7 +117,7 @@ pub(super) async fn query(
     })
     .await?;
     let data = parse(&what, &answer, vault)?;
-    reading(&what, data, list, vault)
+    Ok((what, data))
 }
 
 /// What a Prometheus server answers.

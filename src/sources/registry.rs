@@ -10,7 +10,7 @@ use super::http::Http;
 use super::judge::logs::LogReader;
 use super::secrets::{SecretReader, Vault};
 use super::web::Harness;
-use super::{Eval, Progress, Reading, Request, Source, SourceError, judge, prometheus, web};
+use super::{Eval, Progress, Reading, Request, Source, SourceError, counters, judge, prometheus, web};
 use crate::api::analysis::{Provider, WebProvider};
 
 /// Settings of the providers.
@@ -51,8 +51,12 @@ impl Sources {
                 Provider { prometheus: Some(p), web: None } => prometheus::measure(&self.http, &vault, request, threshold, p).await,
                 _ => Err(SourceError::new(format!("gate {}: provider: set exactly one of prometheus, web", gate.name))),
             },
+            (None, None) if gate.counted().is_some() => counters::look(&self.http, &vault, request).await,
             (None, Some(judge)) => judge::measure(&self.http, &vault, &*self.logs, request, judge).await,
-            _ => Err(SourceError::new(format!("gate {}: set exactly one of threshold, judge, paired", gate.name))),
+            _ => Err(SourceError::new(format!(
+                "gate {}: set exactly one of threshold, judge, compare, compareHistogram, absolute, paired",
+                gate.name
+            ))),
         };
         seal(outcome, &vault)
     }

@@ -1,6 +1,7 @@
 //! The operator on the simulated API server, in virtual time.
 
 mod cluster;
+mod comparison;
 mod crash;
 mod idle;
 mod release;

@@ -4,6 +4,7 @@ mod play;
 mod table;
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 use super::args::DemoArgs;
 use super::error::CliError;
@@ -20,7 +21,10 @@ pub fn demo(args: &DemoArgs) -> Result<(), CliError> {
         return list(&mut out);
     }
     let scenario = match &args.scenario {
-        Some(path) => Scenario::read(path).map_err(wrong)?,
+        Some(path) => match Scenario::built_in().map_err(wrong)?.into_iter().find(|s| Path::new(&s.name) == path) {
+            Some(built_in) => built_in,
+            None => Scenario::read(path).map_err(wrong)?,
+        },
         None => Scenario::built_in().map_err(wrong)?.swap_remove(0),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();

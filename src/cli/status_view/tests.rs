@@ -18,7 +18,7 @@ fn rollout(status: serde_json::Value) -> VoiceRollout {
 }
 
 fn shown(rollout: &VoiceRollout) -> String {
-    render(rollout, now(), Paint::default())
+    render(rollout, &[], now(), Paint::default())
 }
 
 #[test]
@@ -126,4 +126,25 @@ fn what_a_provider_says_cannot_move_the_cursor() {
 fn spans_have_two_units_at_most() {
     let spans = [-5, 0, 59, 60, 61, 3600, 5400, 86_399, 86_400, 93_600].map(|s| span(SignedDuration::from_secs(s)));
     assert_eq!(spans, ["0s", "0s", "59s", "1m", "1m1s", "1h", "1h30m", "23h59m", "1d", "1d2h"]);
+}
+
+#[test]
+fn gates_that_count_calls_show_what_their_run_says() {
+    let rollout = rollout(json!({
+        "observedGeneration": 4, "phase": "Progressing", "attempt": 2, "falseAbortSpent": 0.02, "currentStep": 1, "stepDisplay": "2/8",
+        "stableRevision": "5b7c9d", "canaryRevision": "6d5f8c", "weights": {"desired": 25, "applied": 25},
+        "gates": [{"name": "first-token", "kind": "Background", "message": "> 900: 6 of 40 canary calls, 31 of 902 stable",
+            "toldAt": "2026-03-01T12:09:00Z"}],
+    }));
+    let comparison = json!({"edge": 900, "canary": {"calls": 41, "bad": 7}, "stable": {"calls": 902, "bad": 31}, "estimate": 5.8, "low": 1.21,
+        "logEvidence": 3.526, "logAbortLine": 4.605, "ticks": 9, "dataAt": "2026-03-01T12:09:45Z", "minCanary": 30,
+        "toAbort": {"calls": 12, "seconds": 400}, "pass": [
+            {"weight": 5, "below": "odds ratio 4", "logEvidence": 0.5, "logLine": 2.996},
+            {"weight": 25, "below": "odds ratio 3", "logEvidence": -0.5, "logLine": 2.996, "toPass": {"calls": 700}}]});
+    let run: VoiceAnalysisRun = serde_json::from_value(json!({"apiVersion": "voicerollout.dev/v1alpha1", "kind": "VoiceAnalysisRun",
+        "metadata": {"name": "r"}, "spec": {"rollout": "voice-agent", "rolloutUid": "u", "kind": "Background", "revision": "6d5f8c",
+            "attempt": 2, "gates": []},
+        "status": {"gates": [{"name": "first-token", "comparison": comparison, "warnings": ["a\u{1b}[31m wide bucket"]}]}}))
+    .unwrap();
+    insta::assert_snapshot!(render(&rollout, &[run], now(), Paint::default()));
 }

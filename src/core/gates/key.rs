@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 
-use crate::api::run::{RunKind, VoiceAnalysisRunSpec};
+use crate::api::run::{RunGate, RunKind, VoiceAnalysisRunSpec};
 
 /// Idempotency key of a gate's `number`th measurement (from 1): 32 hexadecimal digits. It differs between rollouts,
 /// revisions, attempts, steps, weight changes, gates and measurements, and is the same again after a crash.
@@ -27,15 +27,23 @@ pub fn spec_hash(spec: &VoiceAnalysisRunSpec) -> String {
     hex(&serde_json::to_vec(&asked).unwrap_or_default())
 }
 
+/// Hash of the gates that count calls: with another one their evidence is about something else.
+pub fn gates_hash(gates: &[RunGate]) -> String {
+    let counting: Vec<&RunGate> = gates.iter().filter(|g| g.gate.counted().is_some()).collect();
+    short(&serde_json::to_vec(&counting).unwrap_or_default())
+}
+
 /// A number in 0..1 that looks random and is always the same for a key.
 pub fn fraction(key: &str) -> f64 {
     let digest = Sha256::digest(key.as_bytes());
     f64::from(u16::from_be_bytes([digest[0], digest[1]])) / 65536.0
 }
 
-/// 12 hexadecimal digits that stand for a text.
-pub fn short(text: &str) -> String {
-    hex(text.as_bytes())[..12].to_owned()
+/// A short hash: 8 hexadecimal digits.
+pub fn short(bytes: &[u8]) -> String {
+    let mut text = hex(bytes);
+    text.truncate(8);
+    text
 }
 
 fn hex(bytes: &[u8]) -> String {

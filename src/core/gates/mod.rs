@@ -4,6 +4,7 @@
 //! written before anything is done, so that a crash at any point repeats a measurement under the same key and never
 //! counts one twice. Nothing here passes without a measurement that passed.
 
+pub mod calls;
 mod key;
 mod paired;
 mod phase;
@@ -21,8 +22,8 @@ use crate::api::run::{GateStatus, InFlight, RunPhase, Tokens, Verdict, VoiceAnal
 use crate::core::window;
 use schedule::stamp;
 
-pub use key::{measurement_key, spec_hash};
-pub use rules::{first_at, settle_time, time_limit};
+pub use key::{gates_hash, measurement_key, spec_hash};
+pub use rules::{consequence, first_at, settle_time, time_limit};
 pub use schedule::due as rounded_up;
 pub use suite::{Eval, Pairs, Reading};
 
@@ -43,6 +44,8 @@ pub enum Outcome {
     },
     /// A value for the gate's conditions.
     Value(Value),
+    /// Counters of both arms, for a gate that counts calls.
+    Counted(calls::Snapshot),
     /// The provider answered that there is nothing.
     NoData(String),
     /// What an eval harness measured.
@@ -87,6 +90,8 @@ pub struct Work {
     pub key: String,
     /// Handle to poll with; without one the measurement is started, again after a crash.
     pub handle: Option<String>,
+    /// When it began; the same again after a crash.
+    pub started_at: Timestamp,
     /// Time after which it counts as an Error.
     pub deadline: Timestamp,
 }
@@ -164,13 +169,15 @@ pub fn finish(
     let (run_gate, state) = (spec.gates.get(gate)?, status.gates.get(gate)?);
     state.in_flight.as_ref().filter(|f| f.key == key)?;
     let mut status = status.clone();
+    let others = status.gates.iter().enumerate().filter(|(i, _)| *i != gate).filter_map(|(_, g)| g.memory.as_ref());
+    let others = others.map(calls::size).sum();
     let state = &mut status.gates[gate];
     if let Outcome::Running { handle, trouble } = outcome {
         let flight = state.in_flight.as_mut()?;
         (flight.handle, flight.trouble) = (Some(handle.clone()), trouble.clone().map(record::shorten));
         return Some(status);
     }
-    record::record(spec, &run_gate.gate, state, outcome, now, jitter);
+    record::record(spec, &run_gate.gate, state, outcome, &record::When { now, jitter, others });
     record::settle(spec, &run_gate.gate, state, now);
     phase::conclude(spec, &mut status, now);
     status.message = phase::message(spec, &status);
@@ -220,7 +227,7 @@ fn under_way(spec: &VoiceAnalysisRunSpec, status: &VoiceAnalysisRunStatus) -> Ve
 
 fn work(index: usize, gate: &crate::api::analysis::Gate, flight: &InFlight) -> Work {
     let deadline = window::add(flight.started_at.0, time_limit(gate));
-    Work { gate: index, key: flight.key.clone(), handle: flight.handle.clone(), deadline }
+    Work { gate: index, key: flight.key.clone(), handle: flight.handle.clone(), started_at: flight.started_at.0, deadline }
 }
 
 /// What was under way before, is no more, and did not finish.

@@ -55,7 +55,7 @@ pub fn decide(gate: &Gate, paired: &Paired, state: &mut GateStatus, pairs: &Pair
 /// Adds a draw, once; says why it adds nothing. The same seed asks the same scenarios again, and what they say a second
 /// time is not new: taking it in would let a gate decide by asking often enough.
 fn count(counted: &mut PairedEvidence, pairs: &Pairs, seed: Option<&str>) -> Option<String> {
-    let draw = seed.map_or_else(|| "-".to_owned(), key::short);
+    let draw = seed.map_or_else(|| "-".to_owned(), |seed| key::short(seed.as_bytes()));
     if counted.draws.contains(&draw) {
         return Some(match seed {
             Some(seed) => format!("seed {seed} is counted already: only another one adds evidence"),

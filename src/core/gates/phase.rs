@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::calls::told;
 use super::rules;
 use super::schedule::stamp;
 use crate::api::analysis::Mode;
@@ -40,7 +41,7 @@ fn end(status: &mut VoiceAnalysisRunStatus, phase: RunPhase, now: Timestamp) {
 /// The run in one sentence: what failed, what holds it, or what it waits for.
 pub fn message(spec: &VoiceAnalysisRunSpec, status: &VoiceAnalysisRunStatus) -> String {
     let gates = || status.gates.iter().filter(|g| g.mode != Mode::DryRun);
-    let say = |g: &GateStatus| format!("{}: {}", g.name, g.message);
+    let say = |g: &GateStatus| told(&g.name, &g.message);
     match status.phase {
         RunPhase::Fail => gates().find(|g| g.verdict == Some(Verdict::Fail)).map_or_else(String::new, say),
         RunPhase::Pass => {

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::calls::{self, Moment, Question, Snapshot};
 use super::rules::{self, Rules};
 use super::schedule::{self, stamp};
 use super::suite::{self, Eval, Reading};
@@ -26,13 +27,27 @@ struct Decided {
     suite: Option<Suite>,
 }
 
+/// When an outcome came, and beside what.
+pub struct When {
+    /// The time.
+    pub now: Timestamp,
+    /// In 0..1; spreads retries.
+    pub jitter: f64,
+    /// Bytes that the run's other gates remember.
+    pub others: usize,
+}
+
 /// Takes in a measurement's outcome and sets the time of the next one.
-pub fn record(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, outcome: &Outcome, now: Timestamp, jitter: f64) {
+pub fn record(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, outcome: &Outcome, when: &When) {
     let Some(flight) = state.in_flight.take() else { return };
+    let When { now, jitter, others } = *when;
     let rules = rules::rules(gate, spec.kind);
     let suite = if let Outcome::Eval(eval) = outcome { eval.suite.as_ref() } else { None };
     let restarted = suite::enter(gate, state, suite, &flight.started_at);
-    let mut decided = decide(gate, state, outcome);
+    let mut decided = match outcome {
+        Outcome::Counted(seen) => look(spec, gate, state, seen, flight.started_at.0, others),
+        _ => decide(gate, state, outcome),
+    };
     if let Some(why) = restarted {
         decided.message = format!("{} ({why})", decided.message);
     }
@@ -70,6 +85,7 @@ fn decide(gate: &Gate, state: &mut GateStatus, outcome: &Outcome) -> Decided {
     match outcome {
         Outcome::Value(value) => compare(gate, value),
         Outcome::Eval(eval) => evaluate(gate, state, eval),
+        Outcome::Counted(_) => plain(Verdict::Error, "the provider counted calls, which nobody had asked for".into()),
         Outcome::NoData(message) => plain(Verdict::Inconclusive, message.clone()),
         Outcome::Judged { verdict, reason, tokens } => {
             let said = match verdict {
@@ -111,6 +127,37 @@ fn evaluate(gate: &Gate, state: &mut GateStatus, eval: &Eval) -> Decided {
         decided.suite = Some(suite.clone());
     }
     decided
+}
+
+/// Takes counters in: evidence and memory go into the status, and the verdict follows.
+fn look(
+    spec: &VoiceAnalysisRunSpec,
+    gate: &Gate,
+    state: &mut GateStatus,
+    seen: &Snapshot,
+    started_at: Timestamp,
+    others: usize,
+) -> Decided {
+    let question = match Question::of(gate) {
+        Some(Ok(question)) => question,
+        // Refused before a run is made.
+        Some(Err(errors)) => return plain(Verdict::Error, errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+        None => return plain(Verdict::Error, "the provider counted calls, which nobody had asked for".into()),
+    };
+    let moment = Moment {
+        started_at,
+        first_at: state.started_at.as_ref().map_or(started_at, |t| t.0),
+        traffic_since: spec.traffic_since.as_ref().map(|t| t.0),
+        min_duration: gate.min_duration.map(std_duration).unwrap_or_default(),
+        others,
+    };
+    let before = state.memory.take().unwrap_or_default();
+    let look = calls::look(&question, &before, state.comparison.as_ref(), seen, &moment);
+    state.memory = Some(look.memory);
+    state.comparison = look.comparison;
+    state.warnings = look.warnings;
+    let value = state.comparison.as_ref().and_then(|c| c.estimate).map(|e| e.to_string());
+    Decided { value, ..plain(look.verdict, look.message) }
 }
 
 fn count(state: &mut GateStatus, verdict: Verdict) {
@@ -166,7 +213,7 @@ pub fn expire(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, 
     }
     let key = flight.key.clone();
     let lost = Outcome::Failed { message, retry_after: None, tokens: None };
-    record(spec, gate, state, &lost, now, super::key::fraction(&key));
+    record(spec, gate, state, &lost, &When { now, jitter: super::key::fraction(&key), others: 0 });
 }
 
 /// Gives the verdict that counts and time have reached. Says the same again when nothing has changed.
@@ -202,8 +249,11 @@ fn hold_verdict(gate: &Gate, rules: &Rules, state: &GateStatus, now: Timestamp) 
         return Some(Verdict::Pass);
     }
     let failing = state.failing_since.is_some() && is_over(state.failing_since.as_ref(), Some(gate.error_budget), now);
-    let undecided = gate.on_inconclusive != OnInconclusive::Extend
+    // Where margins depend on the weight, which a run does not know, the release itself looks at the clock.
+    let undecided = !rules.by_weight
+        && gate.on_inconclusive != OnInconclusive::Extend
         && state.undecided_since.is_some()
+        && is_over(state.comparison.as_ref().and_then(|c| c.not_before.as_ref()), Some(gate.max_duration), now)
         && is_over(state.undecided_since.as_ref(), Some(gate.max_duration), now);
     match (failing, undecided) {
         (true, true) if rules::consequence(gate, Verdict::Inconclusive) == Some(Consequence::Abort) => Some(Verdict::Inconclusive),

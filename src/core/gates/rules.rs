@@ -14,6 +14,8 @@ use crate::core::window;
 
 /// Time beyond the provider's own limit before a measurement counts as lost.
 const GRACE: Duration = Duration::from_secs(30);
+/// Most queries of one look at counters.
+const COUNTING_QUERIES: u32 = 4;
 /// Shortest interval that is kept to, whatever a spec says.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -34,6 +36,8 @@ pub struct Rules {
     pub argo: Option<(i32, i32)>,
     /// A language model is asked.
     pub judge: bool,
+    /// What passing asks for depends on the weight.
+    pub by_weight: bool,
 }
 
 /// Reads a gate's fields for one kind of run.
@@ -50,6 +54,19 @@ pub fn rules(gate: &Gate, kind: RunKind) -> Rules {
             sentinel: t.sentinel,
             argo: (t.counting == Counting::Argo).then_some((t.inconclusive_limit, t.consecutive_error_limit)),
             judge: false,
+            by_weight: false,
+        };
+    }
+    if let Some(counted) = gate.counted() {
+        return Rules {
+            interval: interval(Some(counted.interval)),
+            count: (kind == RunKind::Step).then_some(1),
+            failure_limit: 0,
+            consecutive_success: 0,
+            sentinel: false,
+            argo: None,
+            judge: false,
+            by_weight: kind == RunKind::Background,
         };
     }
     let judge = gate.judge.as_ref().map(|j| (interval(j.interval), j.count, j.failure_limit));
@@ -65,6 +82,7 @@ pub fn rules(gate: &Gate, kind: RunKind) -> Rules {
         sentinel: false,
         argo: None,
         judge: gate.judge.is_some(),
+        by_weight: false,
     }
 }
 
@@ -118,7 +136,8 @@ pub fn time_limit(gate: &Gate) -> Duration {
         let logs = if j.evidence.logs.is_some() { GRACE } else { Duration::ZERO };
         std_duration(j.timeout).saturating_add(metrics).saturating_add(logs)
     });
-    provider.or(paired).or(judge).unwrap_or_default().saturating_add(GRACE)
+    let counted = gate.counted().map(|c| std_duration(c.prometheus.timeout).saturating_mul(COUNTING_QUERIES));
+    provider.or(paired).or(judge).or(counted).unwrap_or_default().saturating_add(GRACE)
 }
 
 /// The run that a gate's measurement starts and polls, where it is one.
@@ -170,7 +189,9 @@ fn looks_back(run_gate: &RunGate) -> Option<(Duration, Duration)> {
         let window = [Some(p.query.as_str()), count].into_iter().flatten().filter_map(|q| query_window(q, &args)).max();
         (window.unwrap_or_default(), std_duration(p.scrape_interval))
     };
-    own.chain(evidence).map(of).max_by_key(|(window, scrape)| window.saturating_add(*scrape))
+    // Counters have no window, but the baseline has to be of the new weight.
+    let counted = gate.counted().map(|c| (Duration::ZERO, std_duration(c.prometheus.scrape_interval)));
+    own.chain(evidence).map(of).chain(counted).max_by_key(|(window, scrape)| window.saturating_add(*scrape))
 }
 
 /// `None` where the query cannot be read; then the provider refuses it and says so.

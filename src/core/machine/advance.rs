@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use super::{Machine, Waiting, after};
 use crate::api::rollout::OnDeadline;
 use crate::api::status::{Grounds, Phase, Promotion, PromotionStage, StepState};
+use crate::core::gates::calls::told;
 use crate::core::intent::Intent;
 use crate::core::plan::PlanStep;
 
@@ -63,7 +64,7 @@ impl Machine<'_> {
         }
         if let Some((gate, message, may_override)) = self.holds().into_iter().next() {
             let way = if may_override { "waits for it to recover, or promote, or abort" } else { "abort or retry" };
-            self.hold(format!("{gate}: {message} ({way})"));
+            self.hold(format!("{} ({way})", told(&gate, &message)));
             self.waiting.frozen = true;
             return true;
         }
@@ -154,7 +155,7 @@ impl Machine<'_> {
             return false;
         }
         if let Some((gate, message)) = self.unmet(require) {
-            self.wait(format!("{gate}: {message}"), false);
+            self.wait(told(&gate, &message), false);
             return false;
         }
         true
@@ -166,7 +167,7 @@ impl Machine<'_> {
         if !self.s.step.promoted
             && let Some((gate, message)) = self.unmet(&required)
         {
-            self.wait(format!("{gate}: {message}"), false);
+            self.wait(told(&gate, &message), false);
             return false;
         }
         let reason = format!("all {} steps passed", self.plan.steps.len());

@@ -6,6 +6,7 @@ use super::Machine;
 use crate::api::analysis::Mode;
 use crate::api::run::{Consequence, GateStatus, RunKind, RunPhase, Verdict};
 use crate::api::status::{GateSummary, Grounds, Promotion, PromotionStage, RunRecord};
+use crate::core::gates::calls::told as told_of;
 use crate::core::observe::RunSeen;
 
 /// Time after which a measurement that is under way is told.
@@ -37,7 +38,7 @@ impl Machine<'_> {
         let mut all = Vec::new();
         for record in self.active_records() {
             if let Some(run) = self.run_of(&record) {
-                all.extend(run.gates.iter().map(|g| (record.kind, g.clone())));
+                all.extend(run.gates.iter().map(|g| (record.kind, self.at_weight(record.kind, g.clone()))));
             }
         }
         all
@@ -48,7 +49,9 @@ impl Machine<'_> {
         if self.s.abort.is_some() {
             return;
         }
-        let gates: Vec<GateSummary> = self.active_gates().into_iter().map(|(kind, g)| self.summary(kind, g)).collect();
+        let active = self.active_gates();
+        self.watch_patience(&active);
+        let gates: Vec<GateSummary> = active.into_iter().map(|(kind, g)| self.summary(kind, g)).collect();
         if !gates.is_empty() || self.s.runs.is_empty() {
             self.s.gates = gates;
         }
@@ -56,6 +59,11 @@ impl Machine<'_> {
 
     fn summary(&mut self, kind: RunKind, gate: GateStatus) -> GateSummary {
         let verdict = gate.verdict.or(gate.passing.then_some(Verdict::Pass));
+        let counts = gate.memory.is_some();
+        if counts && let Some(told) = self.told_before(kind, &gate, verdict) {
+            return told;
+        }
+        let told_at = counts.then(|| MicroTime(self.now()));
         let mut message = gate.message;
         // Most measurements take an instant: that one is under way is told, and written, only if it lasts.
         if let Some(flight) = &gate.in_flight
@@ -65,7 +73,7 @@ impl Machine<'_> {
         {
             message.clone_from(&known.message);
         }
-        GateSummary { name: gate.name, kind, mode: gate.mode, verdict, consequence: gate.consequence, value: gate.value, message }
+        GateSummary { name: gate.name, kind, mode: gate.mode, verdict, consequence: gate.consequence, value: gate.value, message, told_at }
     }
 
     /// A failed gate takes the canary out of traffic.
@@ -89,10 +97,10 @@ impl Machine<'_> {
     pub(super) fn holds(&self) -> Vec<(String, String, bool)> {
         let holds =
             |g: &GateStatus| g.mode != Mode::DryRun && (g.consequence == Some(Consequence::Pause) || g.verdict == Some(Verdict::Fail));
-        let open = |(_, g): (RunKind, GateStatus)| {
+        let open = |(kind, g): (RunKind, GateStatus)| {
             let fail = g.verdict == Some(Verdict::Fail);
             let overridden = !fail && self.s.step.overridden.contains(&g.name);
-            (!overridden).then(|| (g.name.clone(), g.message.clone(), !fail))
+            (!overridden).then(|| (g.name.clone(), self.told_message(kind, &g), !fail))
         };
         let stopped = self.stopped_runs().into_iter().filter(|n| !self.s.step.overridden.contains(n));
         let stopped = stopped.map(|name| (name, "stopped before a verdict".to_string(), true));
@@ -140,7 +148,7 @@ impl Machine<'_> {
                 // As it is told in `status.gates`.
                 let told = self.s.gates.iter().find(|s| s.kind == RunKind::Step && s.name == g.name).map_or(&g.message, |s| &s.message);
                 let told = if told.is_empty() { "no measurement yet" } else { told };
-                format!("{}: {told}", g.name)
+                told_of(&g.name, told)
             }
             None => "analysis starts".into(),
         }
@@ -158,6 +166,7 @@ impl Machine<'_> {
             let Some(gate) = run.and_then(|r| r.gates.iter().find(|g| &g.name == name)) else {
                 return Some((name.clone(), "no measurement yet".into()));
             };
+            let gate = self.at_weight(RunKind::Background, gate.clone());
             let settle = self.plan.settle.get(name).copied().unwrap_or_default();
             let fresh = match (gate.last_pass_at.as_ref(), since) {
                 (Some(pass), Some(since)) => pass.0 >= super::after(&MicroTime(since), settle),
@@ -165,7 +174,8 @@ impl Machine<'_> {
             };
             let passed = gate.counts.pass > 0 && (gate.passing || gate.verdict == Some(Verdict::Pass));
             if !(fresh && passed) {
-                let message = if passed { "passed, on data from before the last weight change".to_string() } else { gate.message.clone() };
+                let told = self.told_message(RunKind::Background, &gate);
+                let message = if passed { "passed, on data from before the last weight change".to_string() } else { told };
                 return Some((name.clone(), if message.is_empty() { "no measurement yet".into() } else { message }));
             }
         }

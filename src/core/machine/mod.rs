@@ -11,6 +11,7 @@ mod promotion;
 mod revisions;
 mod runs;
 mod traffic;
+mod weigh;
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ impl Machine<'_> {
         self.assign_roles();
         self.s.observed_generation = self.subject.generation;
         self.s.step_display = self.step_text();
+        self.s.false_abort_spent = self.spent();
         self.s.phase = self.phase();
         let references = self.reference_problem();
         self.s.waiting_for = self.waiting_text(references.as_deref());

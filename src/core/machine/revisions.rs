@@ -82,6 +82,7 @@ impl Machine<'_> {
         self.sort_revisions();
         self.s.canary_revision = Some(target.clone());
         // A revision that comes back needs fresh evidence: no run of its earlier release may stand for a new one.
+        self.s.evidence_restarts = 0;
         self.s.attempt = 1 + self.seen.runs.iter().filter(|r| r.revision == target).map(|r| r.attempt).max().unwrap_or(0);
         self.s.abort = None;
         self.s.promotion = None;

@@ -3,12 +3,12 @@
 use super::Machine;
 use crate::api::VoiceAnalysisRunSpec;
 use crate::api::rollout::Analysis;
-use crate::api::run::{RunKind, RunPhase};
+use crate::api::run::{RunKind, RunPhase, Verdict};
 use crate::api::status::{PromotionStage, RunRecord};
-use crate::core::gates::{rounded_up, spec_hash};
+use crate::core::gates::{gates_hash, rounded_up, spec_hash};
 use crate::core::intent::Intent;
 use crate::core::observe::RunSeen;
-use crate::core::plan::PlanStep;
+use crate::core::plan::{PlanStep, give_shares};
 use crate::core::resolve::{self, Facts};
 
 /// Finished runs kept for people beside those of the current attempt.
@@ -58,14 +58,34 @@ impl Machine<'_> {
         self.intents.push(Intent::CreateRun { name, spec: Box::new(spec) });
     }
 
-    /// Forgets a background run without one of the gates that have to pass now: the spec or a template changed.
+    /// Forgets a background run without one of the gates that have to pass now, or with evidence for other gates that
+    /// count calls: the spec or a template changed. A Fail stays.
     pub(super) fn forget_outdated_run(&mut self) {
-        let lacks = |run: &RunSeen, name: &String| run.gates.iter().all(|g| &g.name != name);
-        let outdated = |run: &&RunSeen| !run.gates.is_empty() && self.plan.background_required.iter().any(|n| lacks(run, n));
-        let background = self.s.runs.iter().position(|r| r.kind == RunKind::Background);
-        if let Some(i) = background.filter(|i| self.run_of(&self.s.runs[*i]).filter(outdated).is_some()) {
-            self.s.runs.remove(i);
+        let Some(i) = self.s.runs.iter().position(|r| r.kind == RunKind::Background) else { return };
+        let Some(run) = self.run_of(&self.s.runs[i]).filter(|r| !r.gates.is_empty()) else { return };
+        let counted = run.gates.iter().any(|g| g.memory.is_some());
+        let lacks = |name: &String| run.gates.iter().all(|g| &g.name != name);
+        let incomplete = self.plan.background_required.iter().any(lacks);
+        if !incomplete && !self.counts_otherwise(run) {
+            return;
         }
+        self.s.runs.remove(i);
+        if counted {
+            self.s.evidence_restarts = self.s.evidence_restarts.saturating_add(1);
+            let reason = "gates were edited: the evidence of those that count calls begins anew, and falseAbort is spent once more";
+            self.record("EvidenceRestarted", reason, None, false);
+        }
+    }
+
+    /// The gates that count calls are not those of the run any more.
+    fn counts_otherwise(&self, run: &RunSeen) -> bool {
+        let failed = run.gates.iter().any(|g| g.verdict == Some(Verdict::Fail));
+        let counts = run.gates.iter().any(|g| g.memory.is_some()) || !self.plan.patience.is_empty();
+        if failed || !counts || self.blocked().is_some() || !self.in_steps() {
+            return false;
+        }
+        let asked = self.plan.background.as_ref().and_then(|b| self.run_spec(RunKind::Background, None, b, "spec.analysis").ok());
+        asked.is_some_and(|spec| gates_hash(&spec.gates) != run.counting)
     }
 
     fn run_spec(&self, kind: RunKind, step: Option<i32>, analysis: &Analysis, path: &str) -> Result<VoiceAnalysisRunSpec, String> {
@@ -84,8 +104,9 @@ impl Machine<'_> {
             attempt: self.s.attempt,
         };
         let seen = self.seen;
-        let gates = resolve::resolve(analysis, &seen.rollout, &facts, &|r| seen.template(r), path)
+        let mut gates = resolve::resolve(analysis, &seen.rollout, &facts, &|r| seen.template(r), path)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        give_shares(&mut gates, step, &self.plan.shares);
         let since = if kind == RunKind::Background { &self.s.step.traffic_since } else { &self.s.step.weight_since };
         Ok(VoiceAnalysisRunSpec {
             rollout: self.subject.name.clone(),

@@ -10,6 +10,7 @@ use crate::api::common::{Duration as Period, std_duration};
 use crate::core::SpecError;
 use crate::core::args::{self, ArgError, Place};
 use crate::core::condition::Condition;
+use crate::core::gates::calls::Question;
 use crate::core::window;
 
 pub use web::{absolute, is_in_answer};
@@ -25,17 +26,31 @@ pub fn validate_gate(gate: &Gate, path: &str, known: &BTreeSet<String>) -> Vec<S
     check.period(&format!("{path}.errorBudget"), Some(gate.error_budget), None);
     check.period(&format!("{path}.minDuration"), gate.min_duration, None);
     check.period(&format!("{path}.maxDuration"), Some(gate.max_duration), Some(MIN_INTERVAL));
-    match (&gate.threshold, &gate.judge, &gate.paired) {
-        (Some(threshold), None, None) => check.threshold(threshold, &format!("{path}.threshold")),
-        (None, Some(judge), None) => check.judge(judge, &format!("{path}.judge")),
-        (None, None, Some(paired)) => {
-            if gate.false_abort.is_some_and(|chance| !(chance > 0.0 && chance < 0.5)) {
-                check.error(&format!("{path}.falseAbort"), "a chance above 0 and below 0.5");
-            }
-            check.paired(paired, &format!("{path}.paired"));
-        }
-        _ => check.error(path, "a gate is exactly one of threshold, judge, paired"),
+    let kinds = [
+        gate.threshold.is_some(),
+        gate.judge.is_some(),
+        gate.compare.is_some(),
+        gate.compare_histogram.is_some(),
+        gate.absolute.is_some(),
+        gate.paired.is_some(),
+    ];
+    if kinds.iter().filter(|k| **k).count() != 1 {
+        check.error(path, "a gate is exactly one of threshold, judge, compare, compareHistogram, absolute, paired");
+        return check.errors;
     }
+    if let Some(threshold) = &gate.threshold {
+        check.threshold(threshold, &format!("{path}.threshold"));
+    }
+    if let Some(judge) = &gate.judge {
+        check.judge(judge, &format!("{path}.judge"));
+    }
+    if let Some(paired) = &gate.paired {
+        if gate.false_abort.is_some_and(|chance| !(chance > 0.0 && chance < 0.5)) {
+            check.error(&format!("{path}.falseAbort"), "a chance above 0 and below 0.5");
+        }
+        check.paired(paired, &format!("{path}.paired"));
+    }
+    check.counted(gate, path);
     check.errors
 }
 
@@ -65,6 +80,24 @@ pub fn args_used(gate: &Gate) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     visit(&serde_json::to_value(gate).unwrap_or_default(), &mut names);
     names
+}
+
+/// Name of the gate's kind, and its selectors by field.
+fn selectors(gate: &Gate) -> (&'static str, Vec<(&'static str, &String)>) {
+    fn given<'a>(fields: [(&'static str, Option<&'a String>); 4]) -> Vec<(&'static str, &'a String)> {
+        fields.into_iter().filter_map(|(name, text)| Some((name, text?))).collect()
+    }
+    match (&gate.compare, &gate.compare_histogram, &gate.absolute) {
+        (Some(c), _, _) => {
+            ("compare", given([("bad", c.bad.as_ref()), ("good", c.good.as_ref()), ("total", Some(&c.total)), ("metric", None)]))
+        }
+        (_, Some(c), _) => ("compareHistogram", vec![("metric", &c.metric)]),
+        (_, _, Some(a)) => (
+            "absolute",
+            given([("bad", a.bad.as_ref()), ("good", a.good.as_ref()), ("total", a.total.as_ref()), ("metric", a.metric.as_ref())]),
+        ),
+        _ => ("", Vec::new()),
+    }
 }
 
 struct Check<'a> {
@@ -117,6 +150,33 @@ impl Check<'_> {
             (Some(prometheus), None) => self.prometheus(prometheus, &format!("{path}.provider.prometheus")),
             (None, Some(web)) => self.web(web, &format!("{path}.provider.web")),
             _ => self.error(&format!("{path}.provider"), "a provider is exactly one of prometheus, web"),
+        }
+    }
+
+    fn counted(&mut self, gate: &Gate, path: &str) {
+        let Some(counted) = gate.counted() else {
+            if gate.false_abort.is_some() && !gate.shares_false_abort() {
+                let message = "only gates that count calls have a share: compare, compareHistogram, absolute, paired";
+                self.error(&format!("{path}.falseAbort"), message);
+            }
+            return;
+        };
+        let (kind, selectors) = selectors(gate);
+        let at = format!("{path}.{kind}");
+        for (name, selector) in selectors {
+            self.args(&format!("{at}.{name}"), selector, Place::PromQl);
+        }
+        let server = &counted.prometheus;
+        self.url(&format!("{at}.prometheus.address"), &server.address);
+        self.period(&format!("{at}.prometheus.scrapeInterval"), Some(server.scrape_interval), Some(MIN_INTERVAL));
+        self.timeout(&format!("{at}.prometheus.timeout"), server.timeout);
+        self.headers(&server.headers, &format!("{at}.prometheus"));
+        self.auth(server.auth.as_ref(), &format!("{at}.prometheus"));
+        self.period(&format!("{at}.interval"), Some(counted.interval), Some(MIN_INTERVAL));
+        self.period(&format!("{at}.warmup"), Some(counted.warmup), None);
+        self.period(&format!("{at}.minBake"), counted.min_bake, None);
+        if let Some(Err(errors)) = Question::of(gate) {
+            self.errors.extend(errors.into_iter().map(|e| SpecError::new(format!("{path}.{}", e.path), e.message)));
         }
     }
 

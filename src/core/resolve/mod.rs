@@ -2,6 +2,7 @@
 
 mod field;
 mod gate;
+mod share;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,7 @@ use crate::api::rollout::{Analysis, TemplateRef};
 use crate::api::run::{RunArg, RunGate};
 
 pub use gate::{absolute, is_in_answer, json_path, validate_gate};
+pub use share::{Claim, shares};
 
 /// Arguments that are always there.
 pub const BUILT_IN: [&str; 5] = ["canary-hash", "stable-hash", "weight", "step", "attempt"];

@@ -131,7 +131,7 @@ fn every_problem_has_its_path_and_a_clear_message() {
             "g.judge.evidence.metrics[0].prometheus.query",
             "{{args.revision}}",
         ),
-        (json!({ "name": "none" }), "g", "exactly one of threshold, judge, paired"),
+        (json!({ "name": "none" }), "g", "exactly one of threshold, judge, compare, compareHistogram, absolute, paired"),
     ] {
         let found = problems(bad.clone());
         assert_eq!(found.len(), 1, "{bad}: {found:?}");
@@ -354,4 +354,27 @@ fn problems_of_eval_runs_and_pairs() {
     assert!(problems(names).iter().any(|p| p.contains("values.a-b: a name has letters")));
     let both = changed(values(json!({ "a": "{$.a}" }), "a / 2"), "/threshold/provider/web/jsonPath", json!("{$.b}"));
     assert!(problems(both).iter().any(|p| p.contains("web.jsonPath: set either jsonPath, or values and result")));
+}
+
+#[test]
+fn mistakes_of_gates_that_count_calls_have_their_paths() {
+    let server = json!({ "address": "http://prometheus:9090" });
+    let compare = || json!({ "name": "c", "compare": { "prometheus": server, "bad": "b{v=\"{{args.suite}}\"}", "total": "t" } });
+    assert_eq!(problems(compare()), Vec::<String>::new());
+    for (bad, path, part) in [
+        (changed(compare(), "/compare/prometheus/address", json!("ftp://x")), "g.compare.prometheus.address", "has to begin with http"),
+        (changed(compare(), "/compare/bad", json!("b{v=\"{{args.no}}\"}")), "g.compare.bad", "argument `no` is not known"),
+        (changed(compare(), "/compare/total", json!("rate(t[5m])")), "g.compare.total", "plain selector"),
+        (changed(compare(), "/compare/warmup", json!("-1s")), "g.compare.warmup", "negative"),
+        (changed(compare(), "/falseAbort", json!(0.7)), "g.falseAbort", "not a chance"),
+        (changed(prometheus("p", "up"), "/falseAbort", json!(0.01)), "g.falseAbort", "only gates that count calls"),
+        (
+            changed(compare(), "/judge", json!({ "anthropic": { "model": "m" }, "prompt": "p" })),
+            "g",
+            "exactly one of threshold, judge, compare",
+        ),
+    ] {
+        let found = problems(bad);
+        assert!(found.iter().any(|p| p.starts_with(&format!("{path}: ")) && p.contains(part)), "{path} {part}: {found:?}");
+    }
 }

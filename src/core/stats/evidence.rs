@@ -248,6 +248,20 @@ impl Evidence {
         Ok(Self { edges: vec![edge; design.edges], ticks: 0, last: None, design })
     }
 
+    /// Evidence as it was kept elsewhere ([`Evidence::parts`]): for each edge its totals and log-likelihoods.
+    ///
+    /// # Errors
+    /// Parts that do not fit the design.
+    pub fn restore(design: Design, ticks: u64, parts: impl IntoIterator<Item = (Tick, Vec<f64>)>) -> Result<Self, String> {
+        let edges = parts.into_iter().map(|(totals, log_likelihood)| Edge { totals, log_likelihood }).collect();
+        Stored { design, ticks, last: None, edges }.try_into()
+    }
+
+    /// What has to be kept beside the design and the number of ticks: for each edge its totals and log-likelihoods.
+    pub fn parts(&self) -> impl ExactSizeIterator<Item = (&Tick, &[f64])> {
+        self.edges.iter().map(|edge| (&edge.totals, edge.log_likelihood.as_slice()))
+    }
+
     /// What it is collected for.
     pub const fn design(&self) -> &Design {
         &self.design

@@ -105,7 +105,8 @@ pub async fn reconcile(object: Arc<Guarded>, state: Arc<State>) -> Result<Action
         return Ok(state.ctx.leadership.later());
     }
     let run = state.memo.newest(&uid, cached);
-    if run.status.as_ref().is_some_and(|s| s.phase != RunPhase::Running) {
+    if let Some(status) = run.status.as_ref().filter(|s| s.phase != RunPhase::Running) {
+        state.ctx.metrics.rollouts.observe_run(&run, status);
         state.forget(&uid);
         return Ok(Action::await_change());
     }
@@ -148,6 +149,7 @@ async fn bring_forward(run: &VoiceAnalysisRun, uid: &str, state: &State) -> Resu
     if run.status.as_ref() != Some(&plan.status) {
         persist(run, uid, plan.status.clone(), state).await?;
         count(run, &before, &plan.status, &state.ctx.metrics);
+        state.ctx.metrics.rollouts.observe_run(run, &plan.status);
     }
     state.pool.persisted(uid, &answers);
     act(run, uid, &plan, permits, state);
@@ -161,6 +163,7 @@ fn count(run: &VoiceAnalysisRun, before: &VoiceAnalysisRunStatus, after: &VoiceA
             Some(threshold) if threshold.provider.prometheus.is_some() => "prometheus",
             Some(_) => "web",
             None if gate.gate.paired.is_some() => "web",
+            None if gate.gate.counted().is_some() => "counters",
             None => "judge",
         };
         let old = before.gates.get(index).map(|g| g.counts).unwrap_or_default();
@@ -206,6 +209,7 @@ fn act(run: &VoiceAnalysisRun, uid: &str, plan: &Plan, mut permits: HashMap<usiz
         operator_namespace: state.ctx.operator_namespace.clone(),
         gate: work.gate,
         key: work.key.clone(),
+        started_at: work.started_at,
         others: request::others(&plan.status, work.gate),
     };
     for work in &plan.cancel {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::api::analysis::{Gate, JudgeApi};
 use crate::api::run::{RunArg, VoiceAnalysisRunSpec, VoiceAnalysisRunStatus};
 use crate::core::gates::Outcome;
@@ -25,6 +27,8 @@ pub struct Blueprint {
     pub gate: usize,
     /// Key of the measurement.
     pub key: String,
+    /// When the measurement began.
+    pub started_at: Timestamp,
     /// What the other gates have found.
     pub others: Vec<OtherGate>,
 }
@@ -46,6 +50,7 @@ impl Blueprint {
             rollout: self.spec.rollout.clone(),
             revision: self.spec.revision.clone(),
             stable_revision: self.spec.stable_revision.clone(),
+            started_at: self.started_at,
             gate: run_gate.gate.clone(),
             args,
             from_cluster_template: run_gate.from_cluster_template,
@@ -85,6 +90,7 @@ pub fn outcome(answer: Result<Progress, SourceError>, args: &BTreeMap<String, Ar
         Ok(Progress::Unanswered { message, retry_after }) => Outcome::Failed { message: clean(message), retry_after, tokens: None },
         Ok(Progress::Eval(eval)) => Outcome::Eval(Eval { reading: redact_reading(eval.reading, args), ..eval }),
         Ok(Progress::Value(value)) => Outcome::Value(redact_value(value, args)),
+        Ok(Progress::Counted(seen)) => Outcome::Counted(seen),
         Ok(Progress::NoData(message)) => Outcome::NoData(clean(message)),
         Ok(Progress::Judged { verdict, reason, tokens }) => Outcome::Judged { verdict, reason: clean(reason), tokens },
         Err(SourceError { message, retry_after, tokens }) => Outcome::Failed { message: clean(message), retry_after, tokens },
@@ -135,6 +141,9 @@ pub fn server(gate: &Gate) -> String {
         return authority(&paired.web.url);
     }
     let api = |vendor: &str, api: &JudgeApi| api.base_url.as_deref().map_or_else(|| vendor.to_owned(), authority);
+    if let Some(counted) = gate.counted() {
+        return authority(&counted.prometheus.address);
+    }
     match gate.judge.as_ref().map(|j| (&j.anthropic, &j.openai)) {
         Some((Some(a), _)) => api("anthropic", a),
         Some((None, Some(o))) => api("openai", o),

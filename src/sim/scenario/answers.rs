@@ -47,9 +47,44 @@ pub struct Answer {
     pub takes: StdDuration,
 }
 
+/// How calls of a release turn out, as its counters tell.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CallQuality {
+    /// Share of bad calls.
+    #[serde(default)]
+    pub bad: f64,
+    /// Share of calls above each bound of the histogram's buckets: `{"700": 0.4, "900": 0.08}`.
+    #[serde(default)]
+    pub above: std::collections::BTreeMap<String, f64>,
+}
+
+impl CallQuality {
+    /// Share of calls above a bound; the nearest lower bound that is known counts.
+    pub fn above(&self, bound: f64) -> f64 {
+        let mut known: Vec<(f64, f64)> = self.above.iter().filter_map(|(b, share)| Some((b.parse().ok()?, *share))).collect();
+        known.sort_by(|a, b| a.0.total_cmp(&b.0));
+        known.iter().rev().find(|(b, _)| *b <= bound * 1.000_001).map_or(1.0, |(_, share)| *share)
+    }
+
+    /// What is wrong with it.
+    pub(super) fn problem(&self) -> Option<&'static str> {
+        let shares = std::iter::once(&self.bad).chain(self.above.values());
+        if shares.into_iter().any(|s| !(0.0..=1.0).contains(s)) {
+            Some("a share of calls is between 0 and 1")
+        } else if self.above.keys().any(|b| b.parse::<f64>().is_err()) {
+            Some("`above` names bounds of buckets, which are numbers")
+        } else {
+            None
+        }
+    }
+}
+
 /// What an answer says.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Says {
+    /// Counters of the calls that the world's pods have answered.
+    Counters,
     /// A value for the gate's conditions.
     Value(Value),
     /// The provider fails.

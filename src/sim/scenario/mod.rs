@@ -15,10 +15,14 @@ use crate::api::action::Verb;
 use crate::api::common::{Duration, seconds, std_duration};
 use crate::api::status::{Phase, VoiceRolloutStatus};
 
-pub use answers::{Answer, Answers, JudgeWord, Says};
+pub use answers::{Answer, Answers, CallQuality, JudgeWord, Says};
 
 /// The scenarios inside the program: file name and text. Their manifests are those of `examples/`.
-const BUILT_IN: &[&str] = &[include_str!("../scenarios/three-releases.yaml"), include_str!("../scenarios/undecided.yaml")];
+const BUILT_IN: &[&str] = &[
+    include_str!("../scenarios/three-releases.yaml"),
+    include_str!("../scenarios/undecided.yaml"),
+    include_str!("../scenarios/comparison.yaml"),
+];
 
 /// A scenario.
 #[derive(Clone, Debug)]
@@ -54,6 +58,9 @@ pub struct Release {
     /// What the provider of each gate answers, by the gate's name.
     #[serde(default)]
     pub answers: BTreeMap<String, Answers>,
+    /// How its calls turn out, for gates that count them.
+    #[serde(default)]
+    pub quality: CallQuality,
     /// What people do.
     #[serde(default)]
     pub actions: Vec<UserAction>,
@@ -193,6 +200,7 @@ impl Scenario {
     pub fn built_in() -> Result<Vec<Self>, ScenarioError> {
         let example = |path: &str| match path {
             "voice-agent.yaml" => Ok(include_str!("../../../examples/voice-agent.yaml").to_owned()),
+            "comparison.yaml" => Ok(include_str!("../../../examples/comparison.yaml").to_owned()),
             _ => Err(std::io::ErrorKind::NotFound.into()),
         };
         BUILT_IN.iter().map(|text| Self::parse(text, example)).collect()
@@ -259,6 +267,9 @@ impl Scenario {
         for release in &self.releases {
             if !tags.insert(&release.tag) {
                 return Some(format!("release {}: tag {} is another release's", release.name, release.tag));
+            }
+            if let Some(problem) = release.quality.problem() {
+                return Some(format!("release {}, quality: {problem}", release.name));
             }
             for (gate, answers) in &release.answers {
                 if !gates.contains(gate) {

@@ -32,7 +32,7 @@ releases:
 fn built_in_scenarios_can_be_played() {
     let scenarios = Scenario::built_in().unwrap();
     let names: Vec<&str> = scenarios.iter().map(|s| s.name.as_str()).collect();
-    assert_eq!(names, ["three-releases", "undecided"]);
+    assert_eq!(names, ["three-releases", "undecided", "comparison"]);
     for scenario in &scenarios {
         let first = &scenario.releases[1];
         let image = scenario.rollout_for(first)["spec"]["template"]["spec"]["containers"][0]["image"].clone();
@@ -108,6 +108,7 @@ fn request(key: &str, gate: Value) -> Request {
         rollout: "voice-agent".into(),
         revision: "two".into(),
         stable_revision: "one".into(),
+        started_at: "2026-01-01T10:00:00Z".parse().unwrap(),
         gate,
         args: [("canary-hash".to_owned(), ArgValue::plain("two"))].into(),
         from_cluster_template: false,

@@ -39,6 +39,8 @@ pub(super) struct Book {
     pub by_revision: BTreeMap<String, CallCounts>,
     pub violations: Vec<Violation>,
     pub active: HashMap<(String, String), usize>,
+    /// Revision, and calls answered so far, of every pod that there is.
+    pub by_pod: BTreeMap<(String, String), (String, u64)>,
 }
 
 /// A call under way.
@@ -140,6 +142,7 @@ impl Cluster {
         let mut book = self.shared.book.lock();
         book.by_revision.entry(revision.clone()).or_default().started += 1;
         *book.active.entry((pod.namespace.clone(), pod.name.clone())).or_default() += 1;
+        book.by_pod.entry((pod.namespace.clone(), pod.name.clone())).or_insert_with(|| (revision.clone(), 0)).1 += 1;
         self.calls.under_way.insert(number, Call { pod, revision });
         self.timers.once(Instant::now() + length, Task::HangUp(number));
     }
@@ -168,5 +171,6 @@ impl Cluster {
             !cut
         });
         book.active.remove(&(pod.namespace.clone(), pod.name.clone()));
+        book.by_pod.remove(&(pod.namespace.clone(), pod.name.clone()));
     }
 }

@@ -40,6 +40,19 @@ pub struct World {
     task: JoinHandle<()>,
 }
 
+/// Calls that pods have answered, for providers that count them.
+#[derive(Clone)]
+pub struct CallBook(Arc<Shared>);
+
+impl CallBook {
+    /// Name, revision and number of calls answered, of every pod of a namespace that has answered one.
+    pub fn by_pod(&self, namespace: &str) -> Vec<(String, String, u64)> {
+        let book = self.0.book.lock();
+        let here = book.by_pod.iter().filter(|((of, _), _)| of == namespace);
+        here.map(|((_, pod), (revision, calls))| (pod.clone(), revision.clone(), *calls)).collect()
+    }
+}
+
 /// What the world's task and its holder both see.
 struct Shared {
     config: Mutex<WorldConfig>,
@@ -63,6 +76,11 @@ impl World {
     /// What became of calls, by revision hash (`voicerollout.dev/revision`).
     pub fn calls(&self) -> BTreeMap<String, CallCounts> {
         self.shared.book.lock().by_revision.clone()
+    }
+
+    /// Calls that pods have answered, as they go on.
+    pub fn call_book(&self) -> CallBook {
+        CallBook(Arc::clone(&self.shared))
     }
 
     /// Starts counting anew; calls that are under way stay under way.

@@ -100,6 +100,7 @@ pub fn request(gate: serde_json::Value) -> Request {
         rollout: "agent".into(),
         revision: "canary1".into(),
         stable_revision: "stable1".into(),
+        started_at: "2026-01-01T10:00:00Z".parse().unwrap(),
         gate,
         args: BTreeMap::from([("canary-hash".into(), arg("canary1", false)), ("secret-arg".into(), arg(SECRETS[3], true))]),
         from_cluster_template: false,

@@ -178,7 +178,7 @@ pub struct Cluster {
     pub world: World,
     pub clock: Clock,
     pub client: Client,
-    script: Script,
+    sources: Arc<dyn Source>,
     stop: watch::Sender<bool>,
     operator: JoinHandle<()>,
 }
@@ -191,7 +191,12 @@ impl Cluster {
 
     /// Starts everything with a provider and a world.
     pub async fn start_with(script: &Script, config: WorldConfig) -> Self {
-        let sources: Arc<dyn Source> = Arc::new(script.clone());
+        let script = Arc::new(script.clone());
+        Self::start_on(config, |_, _, _| script).await
+    }
+
+    /// Starts everything with a provider that may look at the server and the world.
+    pub async fn start_on<S: Source + 'static>(config: WorldConfig, sources: impl FnOnce(&SimServer, &World, &Clock) -> Arc<S>) -> Self {
         let clock = Clock::starting_at("2026-01-01T00:00:00Z".parse().expect("a time"));
         let server = SimServer::new(clock.clone());
         for name in ["voice", "voicerollout"] {
@@ -199,8 +204,9 @@ impl Cluster {
         }
         let world = World::start(server.clone(), clock.clone(), config).await;
         let client = server.client_as("tester");
-        let (stop, operator) = Self::operator(&server, &clock, sources).await;
-        Self { server, world, clock, client, script: script.clone(), stop, operator }
+        let sources: Arc<dyn Source> = sources(&server, &world, &clock);
+        let (stop, operator) = Self::operator(&server, &clock, sources.clone()).await;
+        Self { server, world, clock, client, sources, stop, operator }
     }
 
     /// Starts an operator and waits until its caches are filled.
@@ -320,7 +326,7 @@ impl Cluster {
     pub async fn restart_operator(&mut self) {
         self.operator.abort();
         let _ = (&mut self.operator).await;
-        (self.stop, self.operator) = Self::operator(&self.server, &self.clock, Arc::new(self.script.clone())).await;
+        (self.stop, self.operator) = Self::operator(&self.server, &self.clock, self.sources.clone()).await;
     }
 }
 

@@ -9,7 +9,7 @@ use super::world::{Say, World};
 use crate::api::VoiceAnalysisRunSpec;
 use crate::api::analysis::{Gate, Mode, OnError, OnFail, OnInconclusive};
 use crate::api::run::{Consequence, GateStatus, RunKind, RunPhase, Verdict};
-use crate::core::gates::spec_hash;
+use crate::core::gates::{gates_hash, spec_hash};
 use crate::core::intent::{Arm, Intent};
 use crate::core::observe::{ArmSeen, Observations, ReplicaSetSeen, RunSeen};
 use crate::core::route::Direction;
@@ -83,6 +83,7 @@ impl World {
         self.seen.runs.push(RunSeen {
             name: name.into(),
             spec_hash: spec_hash(spec),
+            counting: gates_hash(&spec.gates),
             revision: spec.revision.clone(),
             attempt: spec.attempt,
             kind: spec.kind,

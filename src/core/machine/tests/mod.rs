@@ -6,6 +6,7 @@ mod specs;
 mod world;
 
 mod aborts;
+mod counts;
 mod faults;
 mod invariants;
 mod people;

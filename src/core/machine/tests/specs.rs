@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
+
 use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
@@ -71,7 +73,16 @@ pub fn gate(name: &str) -> Gate {
         threshold: Some(threshold),
         judge: None,
         paired: None,
+        compare: None,
+        compare_histogram: None,
+        absolute: None,
     }
+}
+
+/// A gate that counts calls.
+pub fn counting(name: &str) -> Gate {
+    let compare = json!({ "prometheus": { "address": "http://p" }, "bad": "bad_total", "total": "all_total" });
+    serde_json::from_value(json!({ "name": name, "compare": compare })).unwrap()
 }
 
 pub fn weight(w: i32) -> Step {
@@ -129,6 +140,7 @@ pub fn spec(steps: Option<Vec<Step>>, background: Option<Analysis>) -> VoiceRoll
             }),
         },
         steps,
+        false_abort: 0.01,
         analysis: background,
         drain: Default::default(),
         scale_down_delay: seconds(30),
