@@ -54,9 +54,6 @@ pub struct Gate {
     /// A language model that says PASS, FAIL or UNSURE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<Judge>,
-    /// The same eval scenarios on stable and canary, compared scenario by scenario.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub paired: Option<Paired>,
     /// Bad calls of the canary against stable's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compare: Option<Compare>,
@@ -66,19 +63,22 @@ pub struct Gate {
     /// Bad calls of the canary against a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absolute: Option<Absolute>,
+    /// The same eval scenarios on stable and canary, compared scenario by scenario.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paired: Option<Paired>,
 }
 
 impl Gate {
+    /// Whether the gate keeps a part of the rollout's promise about false aborts.
+    pub fn shares_false_abort(&self) -> bool {
+        self.counted().is_some() || self.paired.is_some()
+    }
+
     /// How the gate counts calls, if it is one that does.
     pub fn counted(&self) -> Option<&super::compare::Counted> {
         let compare = self.compare.as_ref().map(|c| &c.counted);
         let histogram = || self.compare_histogram.as_ref().map(|c| &c.counted);
         compare.or_else(histogram).or_else(|| self.absolute.as_ref().map(|a| &a.counted))
-    }
-
-    /// Whether its Fail is a statistical test's, which may be false with a chance of `falseAbort`.
-    pub fn is_statistical(&self) -> bool {
-        self.counted().is_some() || self.paired.is_some()
     }
 }
 

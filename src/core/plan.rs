@@ -175,7 +175,7 @@ struct Claims(Vec<((Option<i32>, String), Claim)>);
 
 impl Claims {
     fn add(&mut self, step: Option<i32>, path: &str, gates: &[RunGate]) {
-        for (i, gate) in gates.iter().map(|g| &g.gate).enumerate().filter(|(_, g)| g.is_statistical()) {
+        for (i, gate) in gates.iter().map(|g| &g.gate).enumerate().filter(|(_, g)| g.shares_false_abort()) {
             let path = format!("{path} gate {i} ({}) falseAbort", gate.name);
             self.0.push(((step, gate.name.clone()), Claim { path, own: gate.false_abort, mode: gate.mode }));
         }
@@ -195,7 +195,7 @@ impl Claims {
 
 /// Writes the shares into the gates of a run.
 pub fn give_shares(gates: &mut [RunGate], step: Option<i32>, shares: &BTreeMap<(Option<i32>, String), f64>) {
-    for gate in gates.iter_mut().map(|g| &mut g.gate).filter(|g| g.is_statistical()) {
+    for gate in gates.iter_mut().map(|g| &mut g.gate).filter(|g| g.shares_false_abort()) {
         gate.false_abort = shares.get(&(step, gate.name.clone())).copied().or(gate.false_abort);
     }
 }

@@ -38,7 +38,7 @@ pub fn validate_gate(gate: &Gate, path: &str, known: &BTreeSet<String>) -> Vec<S
         check.error(path, "a gate is exactly one of threshold, judge, paired, compare, compareHistogram, absolute");
         return check.errors;
     }
-    if gate.false_abort.is_some() && !gate.is_statistical() {
+    if gate.false_abort.is_some() && !gate.shares_false_abort() {
         check.error(&format!("{path}.falseAbort"), "only gates that test have a share: compare, compareHistogram, absolute, paired");
     }
     if let Some(paired) = &gate.paired {

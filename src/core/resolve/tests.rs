@@ -131,7 +131,7 @@ fn every_problem_has_its_path_and_a_clear_message() {
             "g.judge.evidence.metrics[0].prometheus.query",
             "{{args.revision}}",
         ),
-        (json!({ "name": "none" }), "g", "exactly one of threshold, judge, paired"),
+        (json!({ "name": "none" }), "g", "exactly one of threshold, judge, compare, compareHistogram, absolute, paired"),
     ] {
         let found = problems(bad.clone());
         assert_eq!(found.len(), 1, "{bad}: {found:?}");
