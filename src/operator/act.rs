@@ -159,7 +159,7 @@ impl Hands<'_> {
         let reference = istio.virtual_services.iter().find(|v| v.name == name && gather::route_namespace(&own, v) == namespace);
         let reference =
             reference.ok_or_else(|| ActError::Gone(format!("VirtualService {namespace}/{name} is not named in the spec any more")))?;
-        let object = self.stores.virtual_services.get(namespace, name);
+        let object = self.stores.virtual_services.get(namespace, name).map(|o| o.object());
         let object = object.ok_or_else(|| ActError::Gone(format!("VirtualService {namespace}/{name} does not exist any more")))?;
         let split = gather::split(self.stores, &own, istio).map_err(ActError::Gone)?;
         if direction == Direction::Raise {
@@ -186,7 +186,7 @@ impl Hands<'_> {
                 let theirs = self.stores.replica_sets.get(&namespace, &name);
                 let uid = self.rollout.uid().unwrap_or_default();
                 match theirs {
-                    Some(other) if !other.owner_references().iter().any(|o| o.uid == uid) => {
+                    Some(other) if !other.owners.contains(&uid) => {
                         Err(ActError::Gone(format!("ReplicaSet {namespace}/{name} exists and belongs to another owner: delete it")))
                     }
                     _ => Ok(()),
@@ -202,7 +202,7 @@ impl Hands<'_> {
         self.check_current().await?;
         if let Some(rule) = &istio.destination_rule {
             let subset = if arm == Arm::Stable { &rule.stable_subset } else { &rule.canary_subset };
-            let object = self.stores.destination_rules.get(&namespace, &rule.name);
+            let object = self.stores.destination_rules.get(&namespace, &rule.name).map(|o| o.object());
             let object =
                 object.ok_or_else(|| ActError::Gone(format!("DestinationRule {namespace}/{} does not exist any more", rule.name)))?;
             routes::set_subset_label(self.client, self.leadership, &object, subset, hash).await?;

@@ -3,18 +3,15 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
 
+use super::kept::{ROUTE, SERVICE, SliceKept};
 use super::routes;
 use super::stores::Stores;
 use crate::api::VoiceRollout;
-use crate::api::common::{FINALIZER, REVISION_LABEL, REVISION_NUMBER_ANNOTATION};
+use crate::api::common::{FINALIZER, REVISION_LABEL};
 use crate::api::rollout::{DestinationRuleRef, IstioTraffic, TemplateRef, VirtualServiceRef};
-use crate::api::run::VoiceAnalysisRunStatus;
-use crate::core::gates::spec_hash;
 use crate::core::machine::Subject;
 use crate::core::observe::{ActionSeen, ArmSeen, Observations, ReplicaSetSeen, RouteSeen, RunSeen};
 use crate::core::plan::as_json;
@@ -37,7 +34,8 @@ pub fn subject(rollout: &VoiceRollout) -> Subject {
 pub fn gather(stores: &Stores, rollout: &VoiceRollout, now: Timestamp, actions_verified: bool) -> Observations {
     let namespace = rollout.namespace().unwrap_or_default();
     let istio = rollout.spec.traffic.istio.as_ref();
-    let replica_sets = replica_sets(stores, rollout, &namespace);
+    let uid = rollout.uid().unwrap_or_default();
+    let replica_sets = stores.replica_sets_of(&namespace, &uid);
     let arms = match istio {
         Some(istio) => arms(stores, rollout, &namespace, istio, &replica_sets),
         None => (unusable_arm("traffic"), unusable_arm("traffic")),
@@ -52,34 +50,11 @@ pub fn gather(stores: &Stores, rollout: &VoiceRollout, now: Timestamp, actions_v
         stable_arm: arms.0,
         canary_arm: arms.1,
         routes: istio.map(|i| i.virtual_services.iter().map(|v| route_seen(stores, &namespace, i, v)).collect()).unwrap_or_default(),
-        runs: runs(stores, rollout, &namespace),
+        runs: stores.runs_of(&namespace, &uid).iter().filter_map(|r| r.seen.clone()).collect::<Vec<RunSeen>>(),
         actions: actions(stores, rollout, &namespace, actions_verified),
         templates: templates(stores, rollout, &namespace),
         rival: rival(stores, rollout, &namespace),
     }
-}
-
-fn replica_sets(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Vec<ReplicaSetSeen> {
-    let uid = rollout.uid().unwrap_or_default();
-    let owned = |r: &ReplicaSet| r.owner_references().iter().any(|o| o.uid == uid);
-    let mut all: Vec<ReplicaSetSeen> =
-        stores.replica_sets.within(namespace).filter(|r| owned(r)).filter_map(|r| replica_set_seen(&r)).collect();
-    all.sort_by(|a, b| a.name.cmp(&b.name));
-    all
-}
-
-fn replica_set_seen(set: &ReplicaSet) -> Option<ReplicaSetSeen> {
-    let status = set.status.clone().unwrap_or_default();
-    Some(ReplicaSetSeen {
-        name: set.name_any(),
-        hash: set.labels().get(REVISION_LABEL)?.clone(),
-        number: set.annotations().get(REVISION_NUMBER_ANNOTATION).and_then(|n| n.parse().ok()).unwrap_or(0),
-        wanted: set.spec.replicas.unwrap_or(1),
-        exist: status.replicas,
-        ready: status.ready_replicas.unwrap_or(0),
-        available: status.available_replicas.unwrap_or(0),
-        current: status.observed_generation == set.meta().generation && set.meta().deletion_timestamp.is_none(),
-    })
 }
 
 fn unusable_arm(name: &str) -> ArmSeen {
@@ -104,7 +79,7 @@ fn service_arm(stores: &Stores, rollout: &VoiceRollout, namespace: &str, name: &
     let Some(service) = stores.services.get(namespace, name) else {
         return broken(format!("{title} does not exist in namespace {namespace}: create it, with a selector for the agent's pods"));
     };
-    let selector = service.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
+    let selector = &service.selector;
     if selector.is_empty() {
         return broken(format!("{title} has no selector: give it one that matches the agent's pods"));
     }
@@ -112,30 +87,25 @@ fn service_arm(stores: &Stores, rollout: &VoiceRollout, namespace: &str, name: &
     if let Some((key, value)) = selector.iter().find(|(k, v)| k.as_str() != REVISION_LABEL && labels.get(*k) != Some(v)) {
         return broken(format!("{title} selects {key}={value}, which spec.template does not carry: it would select nothing"));
     }
-    let slices = stores.slices.within(namespace).filter(|s| s.labels().get("kubernetes.io/service-name").is_some_and(|n| n == name));
     let mut ready = BTreeMap::new();
-    for slice in slices {
+    for slice in stores.slices_of(namespace, name) {
         count_ready(stores, namespace, &slice, &mut ready);
     }
     ArmSeen { name: title, problem: None, selects: selector.get(REVISION_LABEL).cloned(), ready }
 }
 
-fn count_ready(stores: &Stores, namespace: &str, slice: &EndpointSlice, ready: &mut BTreeMap<String, i32>) {
-    for endpoint in slice.endpoints.iter().flatten() {
-        let is_ready = endpoint.conditions.as_ref().is_none_or(|c| c.ready != Some(false));
-        let pod = endpoint.target_ref.as_ref().and_then(|t| t.name.clone()).unwrap_or_default();
-        if is_ready {
-            // An endpoint of nobody's revision counts under the empty hash: the arm is not the revision's alone.
-            let revision = stores.pod_revision(namespace, &pod).unwrap_or_default();
-            *ready.entry(revision).or_insert(0) += 1;
-        }
+fn count_ready(stores: &Stores, namespace: &str, slice: &SliceKept, ready: &mut BTreeMap<String, i32>) {
+    for pod in &slice.ready {
+        // An endpoint of nobody's revision counts under the empty hash: the arm is not the revision's alone.
+        let revision = stores.pod_revision(namespace, pod).unwrap_or_default();
+        *ready.entry(revision).or_insert(0) += 1;
     }
 }
 
 fn subset_arm(stores: &Stores, namespace: &str, rule: &DestinationRuleRef, subset: &str, sets: &[ReplicaSetSeen]) -> ArmSeen {
     let title = format!("subset {subset} of DestinationRule {}", rule.name);
     let broken = |problem: String| ArmSeen { name: title.clone(), problem: Some(problem), selects: None, ready: BTreeMap::new() };
-    let Some(object) = stores.destination_rules.get(namespace, &rule.name) else {
+    let Some(object) = stores.destination_rules.get(namespace, &rule.name).map(|o| o.object()) else {
         return broken(format!(
             "DestinationRule {} does not exist in namespace {namespace}: create it with subsets {} and {}",
             rule.name, rule.stable_subset, rule.canary_subset
@@ -159,7 +129,7 @@ pub fn split(stores: &Stores, namespace: &str, istio: &IstioTraffic) -> Result<S
             canary: istio.canary_service.clone().unwrap_or_default(),
         });
     };
-    let object = stores.destination_rules.get(namespace, &rule.name);
+    let object = stores.destination_rules.get(namespace, &rule.name).map(|o| o.object());
     let host = object.as_ref().and_then(|o| o.data.pointer("/spec/host")).and_then(Value::as_str);
     let host = host.ok_or_else(|| format!("DestinationRule {} does not exist in namespace {namespace}, or has no host", rule.name))?;
     Ok(Split::Subsets {
@@ -199,7 +169,7 @@ fn writable_route(
     reference: &VirtualServiceRef,
 ) -> Result<(Value, Split), String> {
     let name = &reference.name;
-    let Some(object) = stores.virtual_services.get(home, name) else {
+    let Some(object) = stores.virtual_services.get(home, name).map(|o| o.object()) else {
         return Err(format!("VirtualService {home}/{name} does not exist: create it, with the stable and the canary destination"));
     };
     if !routes::allowed_from(&object, namespace) {
@@ -208,7 +178,7 @@ fn writable_route(
             crate::api::common::ALLOW_FROM_ANNOTATION
         ));
     }
-    let value = serde_json::to_value(&*object).map_err(|e| format!("VirtualService {home}/{name}: {e}"))?;
+    let value = serde_json::to_value(&object).map_err(|e| format!("VirtualService {home}/{name}: {e}"))?;
     Ok((value, split(stores, namespace, istio)?))
 }
 
@@ -223,52 +193,13 @@ fn read_weights(object: &Value, home: &str, reference: &VirtualServiceRef, split
     }
 }
 
-fn runs(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Vec<RunSeen> {
-    let uid = rollout.uid().unwrap_or_default();
-    let mut all: Vec<RunSeen> = Vec::new();
-    for guarded in stores.runs.within(namespace) {
-        let Ok(run) = &guarded.0 else { continue };
-        if !run.owner_references().iter().any(|o| o.uid == uid) || run.meta().deletion_timestamp.is_some() {
-            continue;
-        }
-        let status = run.status.clone().unwrap_or_else(VoiceAnalysisRunStatus::default);
-        all.push(RunSeen {
-            name: run.name_any(),
-            spec_hash: spec_hash(&run.spec),
-            revision: run.spec.revision.clone(),
-            attempt: run.spec.attempt,
-            kind: run.spec.kind,
-            stop: run.spec.stop,
-            phase: status.phase,
-            gates: status.gates,
-            created: run.meta().creation_timestamp.as_ref().map(|t| t.0),
-        });
-    }
-    all.sort_by(|a, b| a.name.cmp(&b.name));
-    all
-}
-
 fn actions(stores: &Stores, rollout: &VoiceRollout, namespace: &str, verified: bool) -> Vec<ActionSeen> {
-    let name = rollout.name_any();
-    let mut open: Vec<(Option<Timestamp>, ActionSeen)> = Vec::new();
-    for guarded in stores.actions.within(namespace) {
-        let Ok(action) = &guarded.0 else { continue };
-        let marked = action.status.as_ref().is_some_and(|s| s.state.is_some());
-        if action.spec.rollout != name || marked || action.meta().deletion_timestamp.is_some() {
-            continue;
-        }
-        let seen = ActionSeen {
-            name: action.name_any(),
-            uid: action.uid().unwrap_or_default(),
-            revision: action.spec.revision.clone(),
-            verb: action.spec.verb,
-            reason: action.spec.reason.clone(),
-            by: action.spec.requested_by.clone().map(|name| if verified { name } else { format!("{name}, unverified") }),
-        };
-        open.push((action.meta().creation_timestamp.as_ref().map(|t| t.0), seen));
-    }
-    open.sort_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)));
-    open.into_iter().map(|(_, a)| a).collect()
+    let mut open = stores.actions_for(namespace, &rollout.name_any());
+    // They come by name, which the sort keeps among those of one age.
+    open.sort_by_key(|a| a.created);
+    let unverified = |a: ActionSeen| ActionSeen { by: a.by.map(|name| format!("{name}, unverified")), ..a };
+    let seen = open.iter().filter_map(|a| a.seen.clone());
+    seen.map(|a| if verified { a } else { unverified(a) }).collect()
 }
 
 /// Templates that the spec names.
@@ -278,20 +209,11 @@ pub fn named_templates(rollout: &VoiceRollout) -> impl Iterator<Item = &Template
 }
 
 fn templates(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> BTreeMap<(String, bool), TemplateContent> {
-    let mut found = BTreeMap::new();
-    for reference in named_templates(rollout) {
-        let content = if reference.cluster {
-            let object = stores.cluster_templates.get("", &reference.name);
-            object.and_then(|t| t.0.as_ref().ok().map(|t| TemplateContent { args: t.spec.args.clone(), gates: t.spec.gates.clone() }))
-        } else {
-            let object = stores.templates.get(namespace, &reference.name);
-            object.and_then(|t| t.0.as_ref().ok().map(|t| TemplateContent { args: t.spec.args.clone(), gates: t.spec.gates.clone() }))
-        };
-        if let Some(content) = content {
-            found.insert((reference.name.clone(), reference.cluster), content);
-        }
-    }
-    found
+    let content = |reference: &TemplateRef| {
+        let (cache, home) = if reference.cluster { (&stores.cluster_templates, "") } else { (&stores.templates, namespace) };
+        cache.get(home, &reference.name)?.0.clone()
+    };
+    named_templates(rollout).filter_map(|r| Some(((r.name.clone(), r.cluster), content(r)?))).collect()
 }
 
 /// An older rollout that manages one of the same routes or Services.
@@ -299,7 +221,10 @@ fn rival(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Option<Str
     let mine = rollout.spec.traffic.istio.as_ref()?;
     let age = |r: &VoiceRollout| (r.meta().creation_timestamp.as_ref().map(|t| t.0), r.namespace(), r.name_any());
     let own = age(rollout);
-    for guarded in stores.rollouts.all() {
+    let services = mine.stable_service.iter().chain(&mine.canary_service).map(|s| (SERVICE, namespace, s));
+    let routes = mine.virtual_services.iter().map(|v| (ROUTE, route_namespace(namespace, v), &v.name));
+    let others = routes.chain(services).flat_map(|(kind, home, name)| stores.rollouts.naming(kind, home, name));
+    for guarded in others.filter_map(|id| stores.rollouts.get(&id.namespace, &id.name)) {
         let Ok(other) = &guarded.0 else { continue };
         let Some(theirs) = other.spec.traffic.istio.as_ref() else { continue };
         if other.uid() == rollout.uid() || age(other) > own {
