@@ -22,6 +22,7 @@ use super::leadership::Leadership;
 use super::reconcile::{Context, TURNS, on_error, reconcile};
 use super::routes;
 use super::stores::{Guarded, RolloutChanges, Stores, Target, scoped, target};
+use super::urgency::Urgency;
 use crate::api::common::ROLLOUT_LABEL;
 use crate::api::{ClusterVoiceAnalysisTemplate, VoiceRollout};
 use crate::metrics::Metrics;
@@ -94,6 +95,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Syn
         metrics: settings.metrics,
         actions_verified: settings.actions_verified,
         turns: Semaphore::new(TURNS),
+        urgency: Urgency::default(),
         backoff: Backoff::new(),
         replaced: Mutex::new(HashMap::new()),
     });

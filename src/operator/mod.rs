@@ -16,5 +16,6 @@ pub mod process;
 pub mod reconcile;
 pub mod routes;
 pub mod stores;
+pub mod urgency;
 pub mod workload;
 pub mod write;

@@ -108,6 +108,7 @@ impl Operator {
             () = work => tracing::info!("controllers stopped"),
             () = late => tracing::warn!("controllers did not stop in time"),
         }
+        controllers.shutdown().await;
         give_up.send_replace(true);
         if let Some(task) = lease {
             let _ = task.await;

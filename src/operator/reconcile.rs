@@ -10,7 +10,7 @@ use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::act::{ActError, CONFLICT_WAIT, Hands, params};
 use super::backoff::Backoff;
@@ -18,6 +18,7 @@ use super::clock::Clock;
 use super::gather;
 use super::leadership::Leadership;
 use super::stores::{Guarded, Stores};
+use super::urgency::Urgency;
 use super::write::{WriteError, write};
 use crate::api::{VoiceRollout, VoiceRolloutStatus};
 use crate::core::intent::{EventNote, Intent};
@@ -52,6 +53,8 @@ pub struct Context {
     pub actions_verified: bool,
     /// Leave to persist and act: [`TURNS`] of them.
     pub turns: Semaphore,
+    /// Reverts under way.
+    pub urgency: Urgency,
     /// Waits after failures.
     pub backoff: Backoff,
     /// Versions of rollouts that a status write of ours has replaced: a cache that still has one is behind.
@@ -98,21 +101,23 @@ pub async fn reconcile(object: Arc<Guarded<VoiceRollout>>, context: Arc<Context>
     };
     // A revert waits for no other rollout's pass, also when a hundred verdicts come at once.
     let Some(decision) = context.decide(rollout) else { return Ok(Action::requeue(BEHIND)) };
-    let urgent = context.act(rollout, &decision.urgent).await;
-    if let Ok(_turn) = context.turns.try_acquire() {
+    let urgent = context.revert(rollout, &decision.urgent).await;
+    if context.urgency.is_calm()
+        && let Ok(_turn) = context.turns.try_acquire()
+    {
         return context.carry_on(rollout, decision, urgent).await;
     }
     if !decision.urgent.is_empty() {
-        let _turn = context.turns.acquire().await;
+        let _turn = context.turn().await;
         return context.carry_on(rollout, decision, urgent).await;
     }
     drop(decision);
-    let _turn = context.turns.acquire().await;
+    let _turn = context.turn().await;
     // The world went on while this pass waited for its turn.
     let newest = context.stores.rollouts.get(&rollout.namespace().unwrap_or_default(), &rollout.name_any());
     let Some(Ok(rollout)) = newest.as_deref().map(|guarded| &guarded.0) else { return Ok(Action::await_change()) };
     let Some(decision) = context.decide(rollout) else { return Ok(Action::requeue(BEHIND)) };
-    let urgent = context.act(rollout, &decision.urgent).await;
+    let urgent = context.revert(rollout, &decision.urgent).await;
     context.carry_on(rollout, decision, urgent).await
 }
 
@@ -137,6 +142,22 @@ impl Context {
         let plan = Plan::parse(&rollout.name_any(), &rollout.spec, &seen);
         let old = rollout.status.clone().unwrap_or_default();
         Some(decide(&gather::subject(rollout), &plan, &old, &seen))
+    }
+
+    /// Leave to persist and act, when no revert is under way.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.urgency.calm().await;
+        // It is never closed.
+        self.turns.acquire().await.ok()
+    }
+
+    /// Carries out the urgent intents.
+    async fn revert(&self, rollout: &VoiceRollout, urgent: &[Intent]) -> Result<(), ActError> {
+        if urgent.is_empty() {
+            return Ok(());
+        }
+        let _first = self.urgency.begin();
+        self.act(rollout, urgent).await
     }
 
     /// Persists, acts and tells, after the urgent intents.
