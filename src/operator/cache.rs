@@ -28,6 +28,11 @@ pub trait Kept: Send + Sync + 'static {
     fn counts(&self) -> bool {
         true
     }
+
+    /// How new it is, where objects come on several ways: an older one does not replace a newer one.
+    fn version(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Name of a group: what the objects have in common, and its namespace.
@@ -78,6 +83,10 @@ impl<T> Default for Objects<T> {
 
 impl<T: Kept> Objects<T> {
     fn set(&mut self, id: &Id, object: &Arc<T>) {
+        let old = self.all.get(id).and_then(|old| old.version());
+        if old.is_some_and(|old| object.version().is_some_and(|new| new < old)) {
+            return;
+        }
         self.remove(id);
         if object.counts() {
             self.groups.extend(object.groups(&id.namespace).into_iter().map(|g| (g.into(), id.clone())));
@@ -153,6 +162,17 @@ pub struct Writer<T> {
 }
 
 impl<T: Kept> Writer<T> {
+    /// Replaces an object that is there by what an answer to a write says, unless the watch was faster; says whether it is
+    /// there. One that is not is gone: the watch has told so.
+    pub fn replace(&self, id: &Id, object: T) -> bool {
+        let mut objects = self.part.objects.write();
+        let there = objects.all.contains_key(id);
+        if there {
+            objects.set(id, &Arc::new(object));
+        }
+        there
+    }
+
     /// Takes an event over, and says what changed. After a list all of the objects are told, also those that are gone,
     /// because what happened while there was no watch is not known; the first list tells nothing: see [`Cache::ready`].
     pub fn apply<K: Resource>(&mut self, event: &watcher::Event<K>, keep: impl Fn(&K) -> T) -> Vec<Change<T>> {
@@ -224,7 +244,7 @@ mod tests {
 
     use super::*;
 
-    struct Owner(String);
+    struct Owner(String, Option<u64>);
 
     impl Kept for Owner {
         fn groups(&self, namespace: &str) -> Vec<String> {
@@ -234,10 +254,15 @@ mod tests {
         fn counts(&self) -> bool {
             self.0 != "nobody"
         }
+
+        fn version(&self) -> Option<u64> {
+            self.1
+        }
     }
 
     fn keep(map: &ConfigMap) -> Owner {
-        Owner(map.data.as_ref().unwrap()["owner"].clone())
+        let version = map.metadata.resource_version.as_ref().map(|v| v.parse().unwrap());
+        Owner(map.data.as_ref().unwrap()["owner"].clone(), version)
     }
 
     fn map(name: &str, owner: &str) -> ConfigMap {
@@ -266,6 +291,23 @@ mod tests {
         let told = writer.apply(&Event::Apply(map("a", "nobody")), keep);
         assert_eq!((told.len(), names(&cache, "nobody").len()), (1, 0), "told, and not kept");
         assert!(cache.get("n", "a").is_none());
+    }
+
+    #[test]
+    fn an_older_object_does_not_replace_a_newer_one() {
+        let mut cache = Cache::default();
+        let mut writer = cache.part();
+        for (version, owner) in [("9", "x"), ("8", "y"), ("10", "z"), ("10", "zz")] {
+            let mut map = map("a", owner);
+            map.metadata.resource_version = Some(version.into());
+            writer.apply(&Event::Apply(map), keep);
+            assert_eq!(cache.get("n", "a").unwrap().0, if owner == "y" { "x" } else { owner });
+        }
+        let id = Id::new("n", "a");
+        assert!(writer.replace(&id, Owner("late".into(), Some(9))) && names(&cache, "late").is_empty());
+        assert!(writer.replace(&id, Owner("new".into(), Some(11))) && names(&cache, "new") == ["a"]);
+        writer.apply(&Event::Delete(map("a", "new")), keep);
+        assert!(!writer.replace(&id, Owner("gone".into(), Some(12))) && names(&cache, "gone").is_empty());
     }
 
     #[tokio::test]

@@ -238,6 +238,8 @@ pub struct RunKept {
     pub rollout: Option<String>,
     /// UIDs of its owners.
     owners: Vec<String>,
+    /// Its resourceVersion, which grows with every write.
+    version: Option<u64>,
     /// What is seen of it; `None` when it does not parse, or is being deleted.
     pub seen: Option<RunSeen>,
 }
@@ -247,7 +249,8 @@ impl RunKept {
     pub fn keep(run: &DeserializeGuard<VoiceAnalysisRun>) -> Self {
         let rollout = run.0.as_ref().ok().map(|r| r.spec.rollout.clone());
         let seen = run.0.as_ref().ok().filter(|r| r.meta().deletion_timestamp.is_none()).map(run_seen);
-        Self { rollout, owners: owners(run), seen }
+        let version = run.resource_version().and_then(|v| v.parse().ok());
+        Self { rollout, owners: owners(run), version, seen }
     }
 }
 
@@ -258,6 +261,10 @@ impl Kept for RunKept {
 
     fn counts(&self) -> bool {
         self.seen.is_some()
+    }
+
+    fn version(&self) -> Option<u64> {
+        self.version
     }
 }
 

@@ -7,7 +7,8 @@ use futures::{FutureExt, StreamExt, future};
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store, store::Writer as StoreWriter};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource};
+use kube::{Api, Client, Resource, ResourceExt};
+use parking_lot::Mutex;
 
 use super::cache::{Cache, Id, Writer, events, group};
 use super::kept::{
@@ -142,9 +143,10 @@ impl Stores {
     }
 }
 
-/// What an analysis controller's watch tells the rollout controller: one watch of the runs serves both.
+/// What an analysis controller tells the rollout controller: one watch of the runs serves both. Clones are one feed.
+#[derive(Clone)]
 pub struct RunFeed {
-    writer: Writer<RunKept>,
+    writer: Arc<Mutex<Writer<RunKept>>>,
     changed: UnboundedSender<Target>,
 }
 
@@ -152,15 +154,29 @@ impl RunFeed {
     /// A feed that fills a part of `runs`, and the rollouts whose runs have changed, after the cache has them.
     pub fn new(runs: &mut Cache<RunKept>) -> (Self, UnboundedReceiver<Target>) {
         let (changed, changes) = unbounded();
-        (Self { writer: runs.part(), changed }, changes)
+        (Self { writer: Arc::new(Mutex::new(runs.part())), changed }, changes)
     }
 
-    /// Takes over an event.
-    pub fn take(&mut self, event: &watcher::Event<Guarded<VoiceAnalysisRun>>) {
-        for change in self.writer.apply(event, RunKept::keep) {
-            let target = change.object.rollout.as_deref().and_then(|r| target(&change.id.namespace, r));
+    /// Takes over an event of the watch.
+    pub fn take(&self, event: &watcher::Event<Guarded<VoiceAnalysisRun>>) {
+        for change in self.writer.lock().apply(event, RunKept::keep) {
+            self.tell(&change.id.namespace, change.object.rollout.as_deref());
+        }
+    }
+
+    /// Takes over a run as the API server has just recorded it: a revert does not wait for the watch to tell.
+    pub fn recorded(&self, run: &VoiceAnalysisRun) {
+        let namespace = run.namespace().unwrap_or_default();
+        let kept = RunKept::keep(&DeserializeGuard(Ok(run.clone())));
+        if self.writer.lock().replace(&Id::new(&namespace, &run.name_any()), kept) {
+            self.tell(&namespace, Some(&run.spec.rollout));
+        }
+    }
+
+    fn tell(&self, namespace: &str, rollout: Option<&str>) {
+        if let Some(target) = rollout.and_then(|r| target(namespace, r)) {
             // The other end goes at shutdown.
-            target.map(|t| self.changed.unbounded_send(t));
+            let _ = self.changed.unbounded_send(target);
         }
     }
 }

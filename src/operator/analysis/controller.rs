@@ -20,6 +20,7 @@ use crate::api::run::{RunPhase, Verdict, VoiceAnalysisRunStatus};
 use crate::api::{VoiceAnalysisRun, VoiceRollout};
 use crate::core::gates::{self, Plan, Work};
 use crate::metrics::Metrics;
+use crate::operator::stores::RunFeed;
 use crate::operator::write::{WRITE_TIMEOUT, WriteError, write};
 
 /// Wait after a conflict; the watch brings the newer object.
@@ -55,15 +56,17 @@ pub struct State {
     pool: Arc<GatePool>,
     memo: Memo,
     backoff: Backoff,
+    /// Tells the rollout controller.
+    feed: RunFeed,
     /// UIDs of runs whose VoiceRollout was seen to have asked for them.
     recorded: Mutex<std::collections::HashSet<String>>,
 }
 
 impl State {
     /// A state whose pool wakes the queue through `wake`.
-    pub fn new(ctx: Arc<AnalysisContext>, limits: Limits, wake: UnboundedSender<ObjectRef<Guarded>>) -> Self {
+    pub fn new(ctx: Arc<AnalysisContext>, limits: Limits, wake: UnboundedSender<ObjectRef<Guarded>>, feed: RunFeed) -> Self {
         let pool = GatePool::new(ctx.sources.clone(), ctx.secrets.clone(), limits, wake);
-        Self { ctx, pool, memo: Memo::default(), backoff: Backoff::default(), recorded: Mutex::default() }
+        Self { ctx, pool, memo: Memo::default(), backoff: Backoff::default(), feed, recorded: Mutex::default() }
     }
 
     /// Drops everything about a run that is gone.
@@ -187,6 +190,9 @@ async fn persist(run: &VoiceAnalysisRun, uid: &str, status: VoiceAnalysisRunStat
     let params = PostParams { field_manager: Some(crate::api::common::FIELD_MANAGER.into()), ..PostParams::default() };
     let mut written = write(&state.ctx.leadership, what, api.replace_status(&name, &params, &next)).await?;
     written.metadata.managed_fields = None;
+    if written.status.as_ref().is_some_and(|s| s.phase == RunPhase::Fail) {
+        state.feed.recorded(&written);
+    }
     state.memo.wrote(uid, run.resource_version(), written);
     Ok(())
 }

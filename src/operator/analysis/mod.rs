@@ -67,13 +67,13 @@ pub struct AnalysisContext {
 pub async fn run(
     ctx: Arc<AnalysisContext>,
     namespace: Option<String>,
-    mut feed: RunFeed,
+    feed: RunFeed,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
     let api: Api<Guarded> = scoped(&ctx.client, namespace.as_deref());
     let (wake, finished) = mpsc::unbounded();
     let leads = leadership_changes(ctx.leadership.changes());
-    let state = Arc::new(controller::State::new(ctx, Limits::default(), wake));
+    let state = Arc::new(controller::State::new(ctx, Limits::default(), wake, feed.clone()));
     // Also when this future is dropped: its measurements must not outlive it.
     let _tasks = EndTasks(state.clone());
     let (store, writer) = reflector::store();
