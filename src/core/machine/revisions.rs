@@ -48,6 +48,12 @@ impl Machine<'_> {
             return;
         }
         if self.in_steps() && self.s.steps_hash.as_deref() != Some(&self.plan.steps_hash) {
+            // A verdict that came with the change is not lost with the old steps.
+            self.note_gates();
+            self.heed_gates();
+            if self.s.abort.is_some() {
+                return;
+            }
             self.record("StepsChanged", "the step list changed: starting again from the first step", None, false);
             let kept = self.s.step.clone();
             self.reset_steps();
