@@ -140,7 +140,8 @@ pub struct StepState {
     /// Since when the canary Service (or subset) has had the ready endpoints that the step needs, and no others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints_since: Option<MicroTime>,
-    /// Gates that a person overrode in this step, by `promote`.
+    /// Gates that a person overrode in this step, by `promote`: `Background/` or `Step/` and the name; and stopped runs, by
+    /// name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overridden: Vec<String>,
     /// A person ended this step by `promote`.

@@ -71,7 +71,10 @@ fn step_lists() -> Vec<Option<Vec<Step>>> {
 }
 
 fn backgrounds() -> Vec<Option<Analysis>> {
-    vec![None, Some(gates(vec![gate("live")])), Some(gates(vec![gate("live"), gate("tools")]))]
+    // A gate may be called as one of a step.
+    let lists = [vec!["live"], vec!["live", "tools"], vec!["live", "p95"]];
+    let analysis = |names: Vec<&str>| gates(names.into_iter().map(gate).collect());
+    std::iter::once(None).chain(lists.into_iter().map(|l| Some(analysis(l)))).collect()
 }
 
 pub fn event() -> impl Strategy<Value = Event> {
@@ -90,7 +93,7 @@ pub fn event() -> impl Strategy<Value = Event> {
         1 => (verb(), 1u32..5).prop_map(|(v, n)| Event::AskForVersion(v, n)),
         3 => (0usize..7).prop_map(Event::Steps),
         1 => (7usize..step_lists().len()).prop_map(Event::Steps),
-        1 => (0usize..3).prop_map(Event::Background),
+        1 => (0usize..4).prop_map(Event::Background),
         1 => prop::sample::select(vec![0, 1, 3, 10, 10]).prop_map(Event::Replicas),
         1 => any::<bool>().prop_map(Event::Paused),
         1 => (0i32..3).prop_map(Event::Window),

@@ -191,7 +191,7 @@ fn step_passed(pass: &Pass, index: i32) -> Check {
             ensure(promoted || waited >= SignedDuration::try_from(*d).unwrap(), || format!("after {waited:?} of {d:?}"))
         }
         PlanStep::Analysis { run, require } => {
-            let overridden = |name: &String| (here && old.overridden.contains(name)) || asked(pass, Verb::Promote);
+            let overridden = |key: &str| (here && old.overridden.iter().any(|o| o == key)) || asked(pass, Verb::Promote);
             let own = run.as_ref().map_or(Ok(()), |_| run_passed(pass, RunKind::Step, Some(index), None, &overridden));
             own.and_then(
                 |()| if require.is_empty() { Ok(()) } else { run_passed(pass, RunKind::Background, None, Some(require), &overridden) },
@@ -201,7 +201,7 @@ fn step_passed(pass: &Pass, index: i32) -> Check {
 }
 
 /// I4: a run that was asked for says that every enforcing gate (or each of `names`) passed on a measurement.
-fn run_passed(pass: &Pass, kind: RunKind, step: Option<i32>, names: Option<&Vec<String>>, overridden: &dyn Fn(&String) -> bool) -> Check {
+fn run_passed(pass: &Pass, kind: RunKind, step: Option<i32>, names: Option<&Vec<String>>, overridden: &dyn Fn(&str) -> bool) -> Check {
     let record = after(pass).runs.iter().find(|r| r.kind == kind && r.step == step).ok_or("I4: no run was asked for")?;
     let run = pass.seen.runs.iter().find(|r| r.name == record.name && r.spec_hash == record.spec_hash).ok_or("I4: there is no such run")?;
     if run.phase == RunPhase::Stopped && overridden(&run.name) {
@@ -210,7 +210,7 @@ fn run_passed(pass: &Pass, kind: RunKind, step: Option<i32>, names: Option<&Vec<
     let counts = |g: &&GateStatus| names.map_or(g.mode == Mode::Enforce, |n| n.contains(&g.name));
     let gates: Vec<&GateStatus> = run.gates.iter().filter(counts).collect();
     let passed = |g: &GateStatus| g.counts.pass > 0 && (g.verdict == Some(Verdict::Pass) || (kind == RunKind::Background && g.passing));
-    let open = gates.iter().find(|g| !passed(g) && (g.verdict == Some(Verdict::Fail) || !overridden(&g.name)));
+    let open = gates.iter().find(|g| !passed(g) && (g.verdict == Some(Verdict::Fail) || !overridden(&format!("{kind:?}/{}", g.name))));
     ensure(!gates.is_empty() && open.is_none(), || format!("I4: {:?}", open))
 }
 
