@@ -10,6 +10,8 @@ mod fake;
 pub mod gather;
 pub mod leadership;
 pub mod lease;
+pub mod left;
+pub mod memory;
 pub mod process;
 pub mod reconcile;
 pub mod routes;

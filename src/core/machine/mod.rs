@@ -6,6 +6,7 @@
 mod actions;
 mod advance;
 mod gates;
+mod left;
 mod present;
 mod promotion;
 mod revisions;
@@ -93,6 +94,7 @@ fn decide_once(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen
         m.note_gates();
         m.steer_traffic();
         m.heed_deadline();
+        m.keep_routes();
         m.scale();
     }
     m.tidy_runs();

@@ -175,6 +175,8 @@ impl Machine<'_> {
         let now = MicroTime(self.now());
         let clear = self.s.weights.applied == 0 && self.seen.routes.iter().all(|r| r.weights.is_ok());
         let in_use: Vec<String> = if self.s.abort.is_some() { vec![] } else { vec![self.canary().to_string()] };
+        // Whom a route that is not named any more still sends calls to is not known.
+        let left = !self.left_behind().is_empty();
         let stable = self.s.stable_revision.clone();
         let arm = self.seen.canary_arm.selects.clone();
         let applied = self.s.weights.applied;
@@ -188,6 +190,7 @@ impl Machine<'_> {
             if current || called(&revision.hash) {
                 revision.retired_at = None;
             } else if revision.retired_at.is_none()
+                && !left
                 && (clear || arm.as_ref() != Some(&revision.hash))
                 && seen.replica_set(&revision.hash).is_some_and(|r| r.wanted > 0 || r.exist > 0)
             {

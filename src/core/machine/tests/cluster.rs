@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::world::{Say, World};
+use super::world::{Say, World, route_seen};
 use crate::api::VoiceAnalysisRunSpec;
 use crate::api::analysis::{Gate, Mode, OnError, OnFail, OnInconclusive};
 use crate::api::run::{Consequence, GateStatus, RunKind, RunPhase, Verdict};
@@ -21,6 +21,11 @@ impl World {
             Intent::AddFinalizer => self.seen.finalizer = true,
             Intent::RemoveFinalizer => (self.seen.finalizer, self.gone) = (false, true),
             Intent::SetWeights { name, canary, direction, .. } => self.set_weights(name, *canary, *direction, seen),
+            Intent::ReturnRoute { route } => {
+                for dropped in self.dropped.iter_mut().filter(|d| d.name == route.virtual_service) {
+                    *dropped = route_seen(&dropped.name, 0);
+                }
+            }
             Intent::CreateReplicaSet { hash, number, replicas } => self.create_set(hash, *number, *replicas),
             Intent::ScaleReplicaSet { name, replicas } => {
                 if let Some(set) = self.seen.replica_sets.iter_mut().find(|s| &s.name == name) {
@@ -144,7 +149,7 @@ impl World {
     /// Remembers who may get calls now.
     fn note_callers(&mut self) {
         let now = self.seen.now;
-        let canary = self.seen.applied_weight();
+        let canary = self.seen.applied_weight().max(i32::from(self.owes()));
         let weights = self.seen.routes.iter().filter_map(|r| r.weights.as_ref().ok()).flatten();
         let to_stable = weights.map(|w| w.stable).max().unwrap_or(0) > 0;
         let arms = [(&self.seen.stable_arm, to_stable), (&self.seen.canary_arm, canary > 0)];
