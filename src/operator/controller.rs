@@ -19,6 +19,7 @@ use super::backoff::Backoff;
 use super::clock::Clock;
 use super::gather::{named_templates, route_namespace};
 use super::leadership::Leadership;
+use super::memory::Memory;
 use super::reconcile::{Context, TURNS, on_error, reconcile};
 use super::routes;
 use super::stores::{Changes, Guarded, Stores, scoped, watch as fill, watch_with};
@@ -90,6 +91,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Syn
         actions_verified: settings.actions_verified,
         turns: Semaphore::new(TURNS),
         backoff: Backoff::new(),
+        memory: Memory::default(),
         replaced: Mutex::new(HashMap::new()),
     });
     let stop = stop.shared();

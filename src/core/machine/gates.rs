@@ -8,7 +8,7 @@ use crate::api::run::{Consequence, GateStatus, RunKind, RunPhase, Verdict};
 use crate::api::status::{GateSummary, Grounds, Promotion, PromotionStage, RunRecord};
 use crate::core::observe::RunSeen;
 
-/// Time after which a measurement that is under way is told.
+/// Time after which a measurement that is under way, or due and not begun, is told.
 const TOLD_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Gate values as the decision record keeps them, `p95-first-token=812 (Fail)`.
@@ -75,9 +75,12 @@ impl Machine<'_> {
     fn summary(&mut self, kind: RunKind, gate: GateStatus) -> GateSummary {
         let verdict = gate.verdict.or(gate.passing.then_some(Verdict::Pass));
         let mut message = gate.message;
-        // Most measurements take an instant: that one is under way is told, and written, only if it lasts.
-        if let Some(flight) = &gate.in_flight
-            && !self.due(super::after(&MicroTime(flight.started_at.0), TOLD_AFTER))
+        // Most measurements take an instant: that one is under way, or waits for the first values of others, is told, and
+        // written, only if it lasts.
+        let measured = gate.counts.pass + gate.counts.fail + gate.counts.inconclusive + gate.counts.error > 0;
+        let waits = gate.next_at.as_ref().filter(|at| !measured && at.0 <= self.now());
+        if let Some(since) = gate.in_flight.as_ref().map(|f| &f.started_at).or(waits)
+            && !self.due(super::after(&MicroTime(since.0), TOLD_AFTER))
             && let Some(known) = self.s.gates.iter().find(|s| s.name == gate.name && s.kind == kind)
             && (known.verdict, &known.value) == (verdict, &gate.value)
         {

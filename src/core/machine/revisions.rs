@@ -17,10 +17,11 @@ impl Machine<'_> {
             }
         }
         let mut progress = false;
-        let canary = self.canary().to_string();
+        // Pods of a release; those of a rollout at rest come and go.
+        let canary = self.s.canary_revision.clone().filter(|c| self.s.stable_revision.as_ref() != Some(c));
         for revision in &mut self.s.revisions {
             let (wanted, ready) = seen.replica_set(&revision.hash).map_or((0, 0), |r| (r.wanted, r.ready));
-            progress |= revision.hash == canary && ready > revision.ready;
+            progress |= canary.as_ref() == Some(&revision.hash) && ready > revision.ready;
             revision.replicas = wanted;
             revision.ready = ready;
         }

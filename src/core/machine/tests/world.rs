@@ -259,7 +259,9 @@ impl World {
             self.carry_out(intent, &seen);
         }
         if luck != Luck::Conflict {
-            self.status = stored(&decision.status);
+            if !(self.lazy && decision.counts_only) {
+                self.status = stored(&decision.status);
+            }
             let n = if let Luck::DiesAfter(n) = luck { n } else { usize::MAX };
             for intent in decision.intents.iter().take(n) {
                 self.carry_out(intent, &seen);
