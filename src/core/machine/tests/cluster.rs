@@ -11,7 +11,7 @@ use crate::api::analysis::{Gate, Mode, OnError, OnFail, OnInconclusive};
 use crate::api::run::{Consequence, GateStatus, RunKind, RunPhase, Verdict};
 use crate::core::gates::spec_hash;
 use crate::core::intent::{Arm, Intent};
-use crate::core::observe::{ArmSeen, Observations, ReplicaSetSeen, RunSeen};
+use crate::core::observe::{ArmSeen, Observations, ReplicaSetSeen, RouteSeen, RunSeen};
 use crate::core::route::Direction;
 
 impl World {
@@ -144,6 +144,38 @@ impl World {
         let follow = |arm: &ArmSeen| ArmSeen { ready: endpoints(arm, &sets), ..arm.clone() };
         let (stable, canary) = (follow(&self.seen.stable_arm), follow(&self.seen.canary_arm));
         (sets, stable, canary)
+    }
+
+    /// Somebody changes a VirtualService that is named.
+    pub fn edit_route(&mut self, index: usize, edit: impl FnOnce(&mut RouteSeen)) {
+        if let Some(route) = self.seen.routes.get_mut(index) {
+            edit(route);
+        }
+    }
+
+    /// The spec does not name the VirtualService any more.
+    pub fn drop_route(&mut self, name: &str) {
+        let (gone, kept) = std::mem::take(&mut self.seen.routes).into_iter().partition(|r| r.name == name);
+        self.seen.routes = kept;
+        self.dropped.extend::<Vec<_>>(gone);
+    }
+
+    /// The spec names it again.
+    pub fn name_again(&mut self, name: &str) {
+        let (again, still) = std::mem::take(&mut self.dropped).into_iter().partition(|r| r.name == name);
+        self.dropped = still;
+        self.seen.routes.extend::<Vec<_>>(again);
+    }
+
+    /// A route that is not named any more still gives the canary calls.
+    pub fn owes(&self) -> bool {
+        let mine = |r: &&RouteSeen| self.status.managed_routes.iter().any(|m| m.virtual_service == r.name);
+        self.dropped.iter().filter(mine).any(|r| self.dropped_weight(&r.name) > 0)
+    }
+
+    /// Canary weight of a VirtualService that is not named any more.
+    pub fn dropped_weight(&self, name: &str) -> i64 {
+        self.dropped.iter().find(|r| r.name == name).map_or(0, |r| r.weights.as_ref().map_or(0, |w| w[0].canary))
     }
 
     /// Remembers who may get calls now.

@@ -207,38 +207,6 @@ impl World {
         Observations { left, ..seen.clone() }
     }
 
-    /// Somebody changes a VirtualService that is named.
-    pub fn edit_route(&mut self, index: usize, edit: impl FnOnce(&mut RouteSeen)) {
-        if let Some(route) = self.seen.routes.get_mut(index) {
-            edit(route);
-        }
-    }
-
-    /// The spec does not name the VirtualService any more.
-    pub fn drop_route(&mut self, name: &str) {
-        let (gone, kept) = std::mem::take(&mut self.seen.routes).into_iter().partition(|r| r.name == name);
-        self.seen.routes = kept;
-        self.dropped.extend::<Vec<_>>(gone);
-    }
-
-    /// The spec names it again.
-    pub fn name_again(&mut self, name: &str) {
-        let (again, still) = std::mem::take(&mut self.dropped).into_iter().partition(|r| r.name == name);
-        self.dropped = still;
-        self.seen.routes.extend::<Vec<_>>(again);
-    }
-
-    /// A route that is not named any more still gives the canary calls.
-    pub fn owes(&self) -> bool {
-        let mine = |r: &&RouteSeen| self.status.managed_routes.iter().any(|m| m.virtual_service == r.name);
-        self.dropped.iter().filter(mine).any(|r| self.dropped_weight(&r.name) > 0)
-    }
-
-    /// Canary weight of a VirtualService that is not named any more.
-    pub fn dropped_weight(&self, name: &str) -> i64 {
-        self.dropped.iter().find(|r| r.name == name).map_or(0, |r| r.weights.as_ref().map_or(0, |w| w[0].canary))
-    }
-
     pub fn plan(&self) -> Plan {
         Plan::parse(&self.subject.name, &self.spec, &self.seen)
     }
