@@ -5,6 +5,7 @@ pub mod condition;
 pub mod gates;
 pub mod intent;
 pub mod machine;
+pub mod managed;
 pub mod observe;
 pub mod plan;
 pub mod resolve;

@@ -9,16 +9,18 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 
 use super::clock::Clock;
-use super::gather;
 use super::leadership::Leadership;
 use super::routes::{self, RouteWriteError};
 use super::stores::Stores;
 use super::workload;
 use super::write::{WriteError, write};
+use super::{gather, left};
 use crate::api::common::{FIELD_MANAGER, FINALIZER, REVISION_LABEL, ROLLOUT_LABEL};
 use crate::api::rollout::IstioTraffic;
+use crate::api::status::ManagedRoute;
 use crate::api::{VoiceAnalysisRun, VoiceAnalysisRunSpec, VoiceRollout, VoiceRolloutAction};
 use crate::core::intent::{Arm, Intent};
+use crate::core::managed::split_of;
 use crate::core::route::Direction;
 
 /// Why an intent was not carried out.
@@ -86,6 +88,7 @@ impl Hands<'_> {
             Intent::AddFinalizer => self.set_finalizers(|all| all.push(FINALIZER.into())).await,
             Intent::RemoveFinalizer => self.set_finalizers(|all| all.retain(|f| f != FINALIZER)).await,
             Intent::SetWeights { namespace, name, canary, direction } => self.set_weights(namespace, name, *canary, *direction).await,
+            Intent::ReturnRoute { route } => self.return_route(route).await,
             Intent::CreateReplicaSet { hash, number, replicas } => self.create_replica_set(hash, *number, *replicas).await,
             Intent::ScaleReplicaSet { name, replicas } => {
                 let what = format!("scale ReplicaSet {namespace}/{name} to {replicas}");
@@ -166,6 +169,16 @@ impl Hands<'_> {
             self.check_current().await?;
         }
         routes::set_weights(self.client, self.leadership, &object, &reference.routes, &split, canary, direction).await?;
+        Ok(())
+    }
+
+    async fn return_route(&self, route: &ManagedRoute) -> Result<(), ActError> {
+        let own = self.namespace();
+        // Deleted, or closed to us, meanwhile: the next pass lets it go.
+        let object = self.stores.virtual_services.get(&route.namespace, &route.virtual_service).map(|o| o.object());
+        let Some(object) = object.filter(|o| routes::allowed_from(o, &own)) else { return Ok(()) };
+        let split = split_of(route, &own);
+        routes::set_weights(self.client, self.leadership, &object, &left::names(route), &split, 0, Direction::Lower).await?;
         Ok(())
     }
 

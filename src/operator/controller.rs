@@ -19,6 +19,7 @@ use super::cache::{Cache, Change, Id, Kept, fill};
 use super::clock::Clock;
 use super::kept::{ActionKept, IstioKept, PodKept, ROUTE, RULE, RunKept, SERVICE, ServiceKept, SetKept, SliceKept, TEMPLATE, TemplateKept};
 use super::leadership::Leadership;
+use super::memory::Memory;
 use super::reconcile::{Context, TURNS, on_error, reconcile};
 use super::routes;
 use super::stores::{Guarded, RolloutChanges, Stores, Target, scoped, target};
@@ -97,6 +98,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Syn
         turns: Semaphore::new(TURNS),
         urgency: Urgency::default(),
         backoff: Backoff::new(),
+        memory: Memory::default(),
         replaced: Mutex::new(HashMap::new()),
     });
     let stop = stop.shared();

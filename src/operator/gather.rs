@@ -1,14 +1,15 @@
 //! Builds the observations of one rollout from the caches. Asks the API server nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
 
 use super::kept::{ROUTE, SERVICE, SliceKept};
-use super::routes;
-use super::stores::Stores;
+use super::stores::{Guarded, Stores};
+use super::{left, routes};
 use crate::api::VoiceRollout;
 use crate::api::common::{FINALIZER, REVISION_LABEL};
 use crate::api::rollout::{DestinationRuleRef, IstioTraffic, TemplateRef, VirtualServiceRef};
@@ -40,20 +41,27 @@ pub fn gather(stores: &Stores, rollout: &VoiceRollout, now: Timestamp, actions_v
         Some(istio) => arms(stores, rollout, &namespace, istio, &replica_sets),
         None => (unusable_arm("traffic"), unusable_arm("traffic")),
     };
+    let split = istio.and_then(|i| split(stores, &namespace, i).ok());
+    let rival = rival(stores, rollout, &namespace);
+    let theirs = |v| rival.is_some() && is_theirs(stores, rollout, &namespace, v);
+    let seen = |i: &IstioTraffic, v| RouteSeen { theirs: theirs(v), ..route_seen(stores, &namespace, i, v) };
+    let routes: Vec<RouteSeen> = istio.iter().flat_map(|i| i.virtual_services.iter().map(|v| seen(i, v))).collect();
     Observations {
         now,
         deleting: rollout.meta().deletion_timestamp.is_some(),
         finalizer: rollout.finalizers().iter().any(|f| f == FINALIZER),
         target: revision_hash(&rollout.spec.template),
         rollout: as_json(rollout),
+        left: left::routes(stores, rollout, &namespace, &routes, split.as_ref(), &replica_sets),
         replica_sets,
         stable_arm: arms.0,
         canary_arm: arms.1,
-        routes: istio.map(|i| i.virtual_services.iter().map(|v| route_seen(stores, &namespace, i, v)).collect()).unwrap_or_default(),
+        routes,
+        split,
         runs: stores.runs_of(&namespace, &uid).iter().filter_map(|r| r.seen.clone()).collect::<Vec<RunSeen>>(),
         actions: actions(stores, rollout, &namespace, actions_verified),
         templates: templates(stores, rollout, &namespace),
-        rival: rival(stores, rollout, &namespace),
+        rival,
     }
 }
 
@@ -73,7 +81,8 @@ fn arms(stores: &Stores, rollout: &VoiceRollout, namespace: &str, istio: &IstioT
     }
 }
 
-fn service_arm(stores: &Stores, rollout: &VoiceRollout, namespace: &str, name: &str) -> ArmSeen {
+/// A Service as an arm.
+pub fn service_arm(stores: &Stores, rollout: &VoiceRollout, namespace: &str, name: &str) -> ArmSeen {
     let title = format!("Service {name}");
     let broken = |problem: String| ArmSeen { name: title.clone(), problem: Some(problem), selects: None, ready: BTreeMap::new() };
     let Some(service) = stores.services.get(namespace, name) else {
@@ -102,7 +111,8 @@ fn count_ready(stores: &Stores, namespace: &str, slice: &SliceKept, ready: &mut 
     }
 }
 
-fn subset_arm(stores: &Stores, namespace: &str, rule: &DestinationRuleRef, subset: &str, sets: &[ReplicaSetSeen]) -> ArmSeen {
+/// A subset as an arm.
+pub fn subset_arm(stores: &Stores, namespace: &str, rule: &DestinationRuleRef, subset: &str, sets: &[ReplicaSetSeen]) -> ArmSeen {
     let title = format!("subset {subset} of DestinationRule {}", rule.name);
     let broken = |problem: String| ArmSeen { name: title.clone(), problem: Some(problem), selects: None, ready: BTreeMap::new() };
     let Some(object) = stores.destination_rules.get(namespace, &rule.name).map(|o| o.object()) else {
@@ -147,7 +157,14 @@ pub fn route_namespace<'a>(namespace: &'a str, reference: &'a VirtualServiceRef)
 
 fn route_seen(stores: &Stores, namespace: &str, istio: &IstioTraffic, reference: &VirtualServiceRef) -> RouteSeen {
     let home = route_namespace(namespace, reference);
-    let seen = |weights, readable| RouteSeen { namespace: home.into(), name: reference.name.clone(), weights, readable };
+    let seen = |weights, readable| RouteSeen {
+        namespace: home.into(),
+        name: reference.name.clone(),
+        names: reference.routes.clone(),
+        theirs: false,
+        weights,
+        readable,
+    };
     match writable_route(stores, namespace, home, istio, reference) {
         Err(problem) => seen(Err(problem), Vec::new()),
         Ok((object, split)) => match read_weights(&object, home, reference, &split) {
@@ -219,36 +236,49 @@ fn templates(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> BTreeM
 /// An older rollout that manages one of the same routes or Services.
 fn rival(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Option<String> {
     let mine = rollout.spec.traffic.istio.as_ref()?;
+    older(stores, rollout, namespace).iter().find_map(|other| {
+        let (home, theirs) = (other.namespace().unwrap_or_default(), traffic(other)?);
+        let what = mine.virtual_services.iter().find_map(|v| shared_route(namespace, v, &home, theirs));
+        let what = what.or_else(|| shared_service(namespace, mine, &home, theirs))?;
+        Some(format!("{what} is managed by VoiceRollout {home}/{} already: one of the two has to let it go", other.name_any()))
+    })
+}
+
+/// The rollouts that were there first, among those that name a route or Service that this one names.
+fn older(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Vec<Arc<Guarded<VoiceRollout>>> {
+    let Some(mine) = rollout.spec.traffic.istio.as_ref() else { return Vec::new() };
     let age = |r: &VoiceRollout| (r.meta().creation_timestamp.as_ref().map(|t| t.0), r.namespace(), r.name_any());
     let own = age(rollout);
     let services = mine.stable_service.iter().chain(&mine.canary_service).map(|s| (SERVICE, namespace, s));
     let routes = mine.virtual_services.iter().map(|v| (ROUTE, route_namespace(namespace, v), &v.name));
     let others = routes.chain(services).flat_map(|(kind, home, name)| stores.rollouts.naming(kind, home, name));
-    for guarded in others.filter_map(|id| stores.rollouts.get(&id.namespace, &id.name)) {
-        let Ok(other) = &guarded.0 else { continue };
-        let Some(theirs) = other.spec.traffic.istio.as_ref() else { continue };
-        if other.uid() == rollout.uid() || age(other) > own {
-            continue;
-        }
-        let home = other.namespace().unwrap_or_default();
-        if let Some(what) = overlap(namespace, mine, &home, theirs) {
-            return Some(format!("{what} is managed by VoiceRollout {home}/{} already: one of the two has to let it go", other.name_any()));
-        }
-    }
-    None
+    let others = others.filter_map(|id| stores.rollouts.get(&id.namespace, &id.name));
+    others.filter(|g| g.0.as_ref().is_ok_and(|other| other.uid() != rollout.uid() && age(other) <= own)).collect()
 }
 
-fn overlap(namespace: &str, mine: &IstioTraffic, home: &str, theirs: &IstioTraffic) -> Option<String> {
-    for a in &mine.virtual_services {
-        for b in &theirs.virtual_services {
-            let same = a.name == b.name && route_namespace(namespace, a) == route_namespace(home, b);
-            let shared = a.routes.is_empty() || b.routes.is_empty() || a.routes.iter().any(|r| b.routes.contains(r));
-            if same && shared {
-                let route = a.routes.iter().find(|r| b.routes.contains(r)).map(|r| format!(" route {r}")).unwrap_or_default();
-                return Some(format!("VirtualService {}/{}{route}", route_namespace(namespace, a), a.name));
-            }
-        }
-    }
+fn traffic(rollout: &Guarded<VoiceRollout>) -> Option<&IstioTraffic> {
+    rollout.0.as_ref().ok()?.spec.traffic.istio.as_ref()
+}
+
+/// An older rollout manages the route.
+fn is_theirs(stores: &Stores, rollout: &VoiceRollout, namespace: &str, reference: &VirtualServiceRef) -> bool {
+    older(stores, rollout, namespace).iter().any(|other| {
+        let home = other.namespace().unwrap_or_default();
+        traffic(other).is_some_and(|theirs| shared_route(namespace, reference, &home, theirs).is_some())
+    })
+}
+
+fn shared_route(namespace: &str, mine: &VirtualServiceRef, home: &str, theirs: &IstioTraffic) -> Option<String> {
+    theirs.virtual_services.iter().find_map(|b| {
+        let place = route_namespace(namespace, mine);
+        let same = mine.name == b.name && place == route_namespace(home, b);
+        let shared = mine.routes.is_empty() || b.routes.is_empty() || mine.routes.iter().any(|r| b.routes.contains(r));
+        let route = || mine.routes.iter().find(|r| b.routes.contains(r)).map(|r| format!(" route {r}")).unwrap_or_default();
+        (same && shared).then(|| format!("VirtualService {place}/{}{}", mine.name, route()))
+    })
+}
+
+fn shared_service(namespace: &str, mine: &IstioTraffic, home: &str, theirs: &IstioTraffic) -> Option<String> {
     if namespace != home || mine.destination_rule.is_some() || theirs.destination_rule.is_some() {
         return None;
     }

@@ -33,6 +33,8 @@ pub const SERVICE: &str = "service";
 pub const ROUTE: &str = "route";
 /// Group of rollouts that name a DestinationRule.
 pub const RULE: &str = "rule";
+/// Group of DestinationRules, by the host that they are about.
+pub const HOST: &str = "host";
 /// Group of rollouts that name a gate template; in no namespace for a cluster's.
 pub const TEMPLATE: &str = "template";
 /// Group of what names a rollout.
@@ -57,7 +59,7 @@ pub fn without_record(run: &mut DeserializeGuard<VoiceAnalysisRun>) {
     }
 }
 
-/// What a rollout names; the rollout itself is in a store of kube's.
+/// What a rollout names, or has still to give back; the rollout itself is in a store of kube's.
 pub struct Names(Vec<String>);
 
 impl Names {
@@ -73,6 +75,8 @@ impl Names {
             names.extend(istio.virtual_services.iter().map(|v| group(ROUTE, route_namespace(&home, v), &v.name)));
             names.extend(istio.destination_rule.iter().map(|d| group(RULE, &home, &d.name)));
         }
+        let managed = rollout.status.iter().flat_map(|s| &s.managed_routes);
+        names.extend(managed.map(|m| group(ROUTE, &m.namespace, &m.virtual_service)));
         names.sort();
         names.dedup();
         names.shrink_to_fit();
@@ -225,7 +229,12 @@ impl IstioKept {
     }
 }
 
-impl Kept for IstioKept {}
+impl Kept for IstioKept {
+    fn groups(&self, namespace: &str) -> Vec<String> {
+        let object = self.object();
+        object.data.pointer("/spec/host").and_then(Value::as_str).map(|host| group(HOST, namespace, host)).into_iter().collect()
+    }
+}
 
 fn picked(object: &Value, fields: &[&str]) -> Value {
     let field = |name: &&str| Some(((*name).to_owned(), object.get(*name)?.clone()));

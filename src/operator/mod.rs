@@ -12,6 +12,8 @@ pub mod gather;
 pub mod kept;
 pub mod leadership;
 pub mod lease;
+pub mod left;
+pub mod memory;
 pub mod process;
 pub mod reconcile;
 pub mod routes;

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::cache::{Cache, Id, Writer, events, group};
 use super::kept::{
-    ActionKept, IstioKept, Names, OWNER, PodKept, ROLLOUT, RunKept, SERVICE, ServiceKept, SetKept, SliceKept, TemplateKept,
+    ActionKept, HOST, IstioKept, Names, OWNER, PodKept, ROLLOUT, RunKept, SERVICE, ServiceKept, SetKept, SliceKept, TemplateKept,
     without_bookkeeping,
 };
 use crate::api::{VoiceAnalysisRun, VoiceRollout};
@@ -135,6 +135,11 @@ impl Stores {
     /// Commands that nobody has looked at, for a rollout.
     pub fn actions_for(&self, namespace: &str, rollout: &str) -> Vec<Arc<ActionKept>> {
         self.actions.of(&group(ROLLOUT, namespace, rollout)).into_iter().map(|(_, action)| action).collect()
+    }
+
+    /// Name of the DestinationRule about a host, in a namespace.
+    pub fn rule_about(&self, namespace: &str, host: &str) -> Option<String> {
+        self.destination_rules.of(&group(HOST, namespace, host)).into_iter().next().map(|(id, _)| id.name.to_string())
     }
 
     /// Revision of a pod, by its label.

@@ -3,4 +3,5 @@
 mod cluster;
 mod crash;
 mod idle;
+mod left;
 mod release;

@@ -6,8 +6,10 @@ mod specs;
 mod world;
 
 mod aborts;
+mod edits;
 mod faults;
 mod invariants;
+mod left;
 mod people;
 mod plans;
 mod properties;
