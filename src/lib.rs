@@ -6,6 +6,7 @@
 pub mod api;
 pub mod cli;
 pub mod core;
+pub mod memory;
 pub mod metrics;
 pub mod operator;
 pub mod server;

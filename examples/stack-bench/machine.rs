@@ -22,7 +22,7 @@ pub fn print() -> Result<()> {
         field(&read("/proc/cpuinfo"), "model name"),
         read("/proc/sys/kernel/osrelease").trim()
     );
-    println!("  load over the last minute before the start: {}", read("/proc/loadavg").split(' ').next().unwrap_or_default());
+    println!("  load over the last minute before the start: {}", load());
     println!("  {}, {}", first_line(&paths.apiserver), first_line(&paths.etcd));
     println!(
         "  {} ({} MiB, build profile {}), a process of its own",
@@ -34,6 +34,11 @@ pub fn print() -> Result<()> {
         "  all on this machine: operator, API server, etcd without fsync, controller-manager, a node without programs, the gates' server"
     );
     Ok(())
+}
+
+/// Processes that ran or waited for a processor, on average over the last minute; those of the bench are among them.
+pub fn load() -> String {
+    std::fs::read_to_string("/proc/loadavg").unwrap_or_default().split(' ').next().unwrap_or_default().to_owned()
 }
 
 fn profile() -> &'static str {

@@ -15,16 +15,23 @@ use voicerollout::api::status::Phase;
 use crate::audit::{self, Write, between};
 use crate::figures::Times;
 use crate::fleet::{Fleet, Weights};
+use crate::machine;
 use crate::plane::Plane;
 use crate::stack::{Result, Seen, wait_for};
 
 /// Rounds of each kind; every rollout fails once in a round.
 const ROUNDS: usize = 3;
-/// Time between two verdicts that come one at a time.
-const PACE: Duration = Duration::from_millis(100);
+/// Kinds of rounds: time between two verdicts that come one at a time, or none. What follows an abort (the status, events,
+/// pods that go) takes the API server longer than a tenth of a second, so that ten a second are still being digested
+/// when the next one comes.
+const PACES: [(&str, Option<Duration>); 3] = [
+    ("two verdicts a second", Some(Duration::from_millis(500))),
+    ("ten verdicts a second", Some(Duration::from_millis(100))),
+    ("all at once", None),
+];
 
 /// Where the time of a verdict went, in milliseconds.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Latencies {
     /// Verdict answered to patch answered.
     total: Vec<f64>,
@@ -36,7 +43,7 @@ struct Latencies {
 
 /// Prints the figures over `count` rollouts in progress.
 pub async fn run(plane: &Plane, count: usize) -> Result<()> {
-    println!("\nverdict recorded -> VirtualService patched, {count} rollouts in progress at 5 %");
+    println!("\nverdict recorded -> VirtualService patched, {count} rollouts in progress at 5 %; load: processes that run or want to");
     println!("  from the API server's audit log: the write of the failing VoiceAnalysisRun's last status to the patch to weight 0;");
     println!("  each rollout also has a gate that is measured every 10 s, and goes through its abort after the patch");
     let operator = plane.operator().await?;
@@ -44,40 +51,46 @@ pub async fn run(plane: &Plane, count: usize) -> Result<()> {
     plane.apply(&[json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "plain", "namespace": fleet.namespace}})]).await?;
     fleet.wait_healthy().await?;
     let weights = Weights::follow(&plane.client, &fleet.namespace);
-    let (mut single, mut burst, mut plain) = (Latencies::default(), Latencies::default(), Vec::new());
-    for round in 0..2 * ROUNDS {
-        let begin = Instant::now();
-        fleet.set_image(&format!("registry.test/voice-agent:v{}", round + 2)).await?;
-        fleet.wait("at 5 %", |s| s.phase == Phase::Progressing || s.phase == Phase::Paused).await?;
-        all_held(plane, count).await?;
-        eprintln!("round {} of {}: {count} rollouts in progress after {:.1?}", round + 1, 2 * ROUNDS, begin.elapsed());
-        let since = Timestamp::now();
-        let at_once = round % 2 == 1;
-        for name in &fleet.names {
-            plane.gates.answer(name, 0.0);
-            if !at_once {
-                weights.wait_zero(std::slice::from_ref(name)).await?;
-                tokio::time::sleep(PACE / 2).await;
-                plain.push(plain_write(plane, &fleet.namespace).await?);
-                tokio::time::sleep(PACE / 2).await;
+    for (kind, (title, pace)) in PACES.into_iter().enumerate() {
+        let (mut rounds, mut plain) = (Vec::new(), Vec::new());
+        for round in 0..ROUNDS {
+            let begin = Instant::now();
+            fleet.set_image(&format!("registry.test/voice-agent:v{}", kind * ROUNDS + round + 2)).await?;
+            fleet.wait("at 5 %", |s| s.phase == Phase::Progressing || s.phase == Phase::Paused).await?;
+            all_held(plane, count).await?;
+            eprintln!("{title}, round {} of {ROUNDS}: {count} rollouts in progress after {:.1?}", round + 1, begin.elapsed());
+            let since = Timestamp::now();
+            for name in &fleet.names {
+                plane.gates.answer(name, 0.0);
+                if let Some(pace) = pace {
+                    weights.wait_zero(std::slice::from_ref(name)).await?;
+                    tokio::time::sleep(pace / 2).await;
+                    plain.push(plain_write(plane, &fleet.namespace).await?);
+                    tokio::time::sleep(pace / 2).await;
+                }
             }
+            weights.wait_zero(&fleet.names).await?;
+            let load = machine::load();
+            fleet.wait("Degraded", |s| s.phase == Phase::Degraded).await?;
+            let latencies = collect(plane, &fleet, since).await?;
+            Times::new(latencies.total.clone()).print(&format!("{title}, round {}, load {load}", round + 1));
+            rounds.push(latencies);
         }
-        weights.wait_zero(&fleet.names).await?;
-        fleet.wait("Degraded", |s| s.phase == Phase::Degraded).await?;
-        collect(plane, &fleet, since, if at_once { &mut burst } else { &mut single }).await?;
+        print(title, &rounds);
+        if pace.is_some() {
+            Times::new(plain).print("  beside them: a PATCH of a ConfigMap");
+        }
     }
-    print("one verdict at a time", single);
-    Times::new(plain).print("for comparison: a PATCH of a ConfigMap, round trip");
-    print(&format!("all {count} at once"), burst);
     println!("  operator: {}", operator.memory().await?);
     operator.stop().await;
     Ok(())
 }
 
-fn print(title: &str, latencies: Latencies) {
-    Times::new(latencies.total).print(title);
-    Times::new(latencies.operator).print("  of it until the patch is sent");
-    Times::new(latencies.upper).print("  from the arrival of the status write");
+fn print(title: &str, rounds: &[Latencies]) {
+    let all = |part: fn(&Latencies) -> &Vec<f64>| Times::new(rounds.iter().flat_map(part).copied().collect());
+    all(|r| &r.total).print(&format!("{title}, all rounds"));
+    all(|r| &r.operator).print("  of it until the patch is sent");
+    all(|r| &r.upper).print("  from the arrival of the status write");
 }
 
 /// A canary that stands at 5 % behind an eval suite that takes its time and a value that is read every 10 s.
@@ -108,7 +121,8 @@ async fn all_held(plane: &Plane, count: usize) -> Result<()> {
 }
 
 /// Pairs the last status write of every run that failed with the next patch of its rollout's route.
-async fn collect(plane: &Plane, fleet: &Fleet, since: Timestamp, into: &mut Latencies) -> Result<()> {
+async fn collect(plane: &Plane, fleet: &Fleet, since: Timestamp) -> Result<Latencies> {
+    let mut into = Latencies::default();
     let runs: Api<VoiceAnalysisRun> = Api::namespaced(plane.client.clone(), &fleet.namespace);
     let runs = runs.list(&ListParams::default()).await?.items;
     let failed = runs.iter().filter(|r| r.status.as_ref().is_some_and(|s| s.phase == RunPhase::Fail));
@@ -132,5 +146,5 @@ async fn collect(plane: &Plane, fleet: &Fleet, since: Timestamp, into: &mut Late
     if verdicts.len() != fleet.names.len() {
         eprintln!("{} verdicts of {} in the audit log", verdicts.len(), fleet.names.len());
     }
-    Ok(())
+    Ok(into)
 }

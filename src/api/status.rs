@@ -59,6 +59,10 @@ pub struct VoiceRolloutStatus {
     /// Canary weights in percent.
     #[serde(default)]
     pub weights: Weights,
+    /// Http routes that were given canary traffic and not seen without it since. One that the spec does not name any more
+    /// is given back to stable.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub managed_routes: Vec<ManagedRoute>,
     /// Why and when the canary revision was aborted; until `retry` or a new revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub abort: Option<AbortRecord>,
@@ -146,7 +150,8 @@ pub struct StepState {
     /// Since when the canary Service (or subset) has had the ready endpoints that the step needs, and no others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints_since: Option<MicroTime>,
-    /// Gates that a person overrode in this step, by `promote`.
+    /// Gates that a person overrode in this step, by `promote`: `Background/` or `Step/` and the name; and stopped runs, by
+    /// name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub overridden: Vec<String>,
     /// A person ended this step by `promote`.
@@ -167,6 +172,26 @@ pub struct Weights {
     /// The highest that a managed route was last seen to say.
     #[serde(default)]
     pub applied: i32,
+}
+
+/// An http route of a VirtualService, and how the two arms are told apart in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ManagedRoute {
+    /// Namespace of the VirtualService.
+    pub namespace: String,
+    /// Its name.
+    pub virtual_service: String,
+    /// Name of the http route; empty for the only, unnamed one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub route: String,
+    /// Host of the two subsets; absent where two Services split the calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Stable Service or subset.
+    pub stable: String,
+    /// Canary Service or subset.
+    pub canary: String,
 }
 
 /// An abort.

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::args::RunArgs;
 use super::error::{CliError, chain};
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::operator::analysis::secrets::KubeSecrets;
 use crate::operator::clock::Clock;
@@ -72,6 +73,7 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
             Err(e) => return Err(fail("serve health and metrics", &e)),
         },
         () = &mut work => {}
+        () = memory::give_back() => {}
     }
     Ok(())
 }

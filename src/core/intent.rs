@@ -1,6 +1,7 @@
 //! What a decision asks the operator to do. Each is idempotent: doing it twice is doing it once.
 
 use crate::api::VoiceAnalysisRunSpec;
+use crate::api::status::ManagedRoute;
 use crate::core::route::Direction;
 
 /// One effect on the cluster.
@@ -20,6 +21,11 @@ pub enum Intent {
         canary: i32,
         /// Whether canary traffic is added or taken away.
         direction: Direction,
+    },
+    /// Give the calls of a route that the spec does not name any more back to stable.
+    ReturnRoute {
+        /// Which.
+        route: ManagedRoute,
     },
     /// Make the ReplicaSet of the newest revision from `spec.template`.
     CreateReplicaSet {

@@ -6,6 +6,7 @@ pub mod gates;
 pub mod intent;
 pub mod judge;
 pub mod machine;
+pub mod managed;
 pub mod observe;
 pub mod plan;
 pub mod resolve;

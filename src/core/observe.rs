@@ -8,8 +8,9 @@ use serde_json::Value;
 use crate::api::action::Verb;
 use crate::api::rollout::TemplateRef;
 use crate::api::run::{GateStatus, RunKind, RunPhase};
+use crate::api::status::ManagedRoute;
 use crate::core::resolve::TemplateContent;
-use crate::core::route::RouteWeights;
+use crate::core::route::{RouteWeights, Split};
 
 /// The world as the operator last saw it.
 #[derive(Clone, Debug)]
@@ -32,6 +33,10 @@ pub struct Observations {
     pub canary_arm: ArmSeen,
     /// Managed VirtualServices, in the spec's order.
     pub routes: Vec<RouteSeen>,
+    /// How the two arms are told apart in them; `None` where that is not known.
+    pub split: Option<Split>,
+    /// Routes in `status.managedRoutes` that the spec does not name any more.
+    pub left: Vec<LeftRoute>,
     /// Analysis runs whose owner is this rollout, by UID.
     pub runs: Vec<RunSeen>,
     /// Actions that name this rollout and are not marked, oldest first.
@@ -116,6 +121,10 @@ pub struct RouteSeen {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// Names of its managed http routes; none: the only one.
+    pub names: Vec<String>,
+    /// Another rollout, which was there first, manages one of them.
+    pub theirs: bool,
     /// The weights of its managed routes, or why they cannot all be read.
     pub weights: Result<Vec<RouteWeights>, String>,
     /// Managed routes that can be read although others of the VirtualService cannot: an abort takes them back all the
@@ -129,6 +138,17 @@ impl RouteSeen {
         let canary = i64::from(canary);
         self.weights.as_ref().is_ok_and(|all| all.iter().all(|w| w.canary == canary && w.stable == 100 - canary))
     }
+}
+
+/// A managed route that the spec does not name any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftRoute {
+    /// Which.
+    pub route: ManagedRoute,
+    /// Its weights, or why it is not ours to write: it is gone, other than it was, or another rollout's.
+    pub weights: Result<RouteWeights, String>,
+    /// Its stable destination has a ready pod, or its canary destination has none either.
+    pub stable_answers: bool,
 }
 
 /// An analysis run of this rollout.

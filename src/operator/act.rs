@@ -9,16 +9,18 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 
 use super::clock::Clock;
-use super::gather;
 use super::leadership::Leadership;
 use super::routes::{self, RouteWriteError};
 use super::stores::Stores;
 use super::workload;
 use super::write::{WriteError, write};
+use super::{gather, left};
 use crate::api::common::{FIELD_MANAGER, FINALIZER, REVISION_LABEL, ROLLOUT_LABEL};
 use crate::api::rollout::IstioTraffic;
+use crate::api::status::ManagedRoute;
 use crate::api::{VoiceAnalysisRun, VoiceAnalysisRunSpec, VoiceRollout, VoiceRolloutAction};
 use crate::core::intent::{Arm, Intent};
+use crate::core::managed::split_of;
 use crate::core::route::Direction;
 
 /// Why an intent was not carried out.
@@ -86,6 +88,7 @@ impl Hands<'_> {
             Intent::AddFinalizer => self.set_finalizers(|all| all.push(FINALIZER.into())).await,
             Intent::RemoveFinalizer => self.set_finalizers(|all| all.retain(|f| f != FINALIZER)).await,
             Intent::SetWeights { namespace, name, canary, direction } => self.set_weights(namespace, name, *canary, *direction).await,
+            Intent::ReturnRoute { route } => self.return_route(route).await,
             Intent::CreateReplicaSet { hash, number, replicas } => self.create_replica_set(hash, *number, *replicas).await,
             Intent::ScaleReplicaSet { name, replicas } => {
                 let what = format!("scale ReplicaSet {namespace}/{name} to {replicas}");
@@ -159,13 +162,23 @@ impl Hands<'_> {
         let reference = istio.virtual_services.iter().find(|v| v.name == name && gather::route_namespace(&own, v) == namespace);
         let reference =
             reference.ok_or_else(|| ActError::Gone(format!("VirtualService {namespace}/{name} is not named in the spec any more")))?;
-        let object = self.stores.virtual_services.get(namespace, name);
+        let object = self.stores.virtual_services.get(namespace, name).map(|o| o.object());
         let object = object.ok_or_else(|| ActError::Gone(format!("VirtualService {namespace}/{name} does not exist any more")))?;
         let split = gather::split(self.stores, &own, istio).map_err(ActError::Gone)?;
         if direction == Direction::Raise {
             self.check_current().await?;
         }
         routes::set_weights(self.client, self.leadership, &object, &reference.routes, &split, canary, direction).await?;
+        Ok(())
+    }
+
+    async fn return_route(&self, route: &ManagedRoute) -> Result<(), ActError> {
+        let own = self.namespace();
+        // Deleted, or closed to us, meanwhile: the next pass lets it go.
+        let object = self.stores.virtual_services.get(&route.namespace, &route.virtual_service).map(|o| o.object());
+        let Some(object) = object.filter(|o| routes::allowed_from(o, &own)) else { return Ok(()) };
+        let split = split_of(route, &own);
+        routes::set_weights(self.client, self.leadership, &object, &left::names(route), &split, 0, Direction::Lower).await?;
         Ok(())
     }
 
@@ -186,7 +199,7 @@ impl Hands<'_> {
                 let theirs = self.stores.replica_sets.get(&namespace, &name);
                 let uid = self.rollout.uid().unwrap_or_default();
                 match theirs {
-                    Some(other) if !other.owner_references().iter().any(|o| o.uid == uid) => {
+                    Some(other) if !other.owners.contains(&uid) => {
                         Err(ActError::Gone(format!("ReplicaSet {namespace}/{name} exists and belongs to another owner: delete it")))
                     }
                     _ => Ok(()),
@@ -202,7 +215,7 @@ impl Hands<'_> {
         self.check_current().await?;
         if let Some(rule) = &istio.destination_rule {
             let subset = if arm == Arm::Stable { &rule.stable_subset } else { &rule.canary_subset };
-            let object = self.stores.destination_rules.get(&namespace, &rule.name);
+            let object = self.stores.destination_rules.get(&namespace, &rule.name).map(|o| o.object());
             let object =
                 object.ok_or_else(|| ActError::Gone(format!("DestinationRule {namespace}/{} does not exist any more", rule.name)))?;
             routes::set_subset_label(self.client, self.leadership, &object, subset, hash).await?;

@@ -3,29 +3,29 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures::{FutureExt, StreamExt, stream};
-use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::DynamicObject;
+use futures::channel::mpsc::UnboundedReceiver;
+use futures::stream::BoxStream;
+use futures::{FutureExt, Stream, StreamExt, stream};
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::ObjectRef;
+use kube::runtime::reflector::Store;
 use kube::runtime::watcher;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
 use super::backoff::Backoff;
+use super::cache::{Cache, Change, Id, Kept, fill};
 use super::clock::Clock;
-use super::gather::{named_templates, route_namespace};
+use super::kept::{ActionKept, IstioKept, PodKept, ROUTE, RULE, RunKept, SERVICE, ServiceKept, SetKept, SliceKept, TEMPLATE, TemplateKept};
 use super::leadership::Leadership;
+use super::memory::Memory;
 use super::reconcile::{Context, TURNS, on_error, reconcile};
 use super::routes;
-use super::stores::{Changes, Guarded, Stores, scoped, watch as fill, watch_with};
-use super::trim;
+use super::stores::{Guarded, RolloutChanges, Stores, Target, scoped, target};
+use super::urgency::Urgency;
 use crate::api::common::ROLLOUT_LABEL;
-use crate::api::rollout::IstioTraffic;
-use crate::api::{ClusterVoiceAnalysisTemplate, VoiceAnalysisRun, VoiceAnalysisTemplate, VoiceRollout, VoiceRolloutAction};
+use crate::api::{ClusterVoiceAnalysisTemplate, VoiceRollout};
 use crate::metrics::Metrics;
 
 /// Passes at the same time: no limit. [`reconcile`] has its own, so that a revert need not wait for other passes.
@@ -35,8 +35,12 @@ const CONCURRENCY: u16 = 0;
 pub struct Settings {
     /// The client.
     pub client: Client,
-    /// Namespaces to watch; empty: all.
-    pub namespaces: Vec<String>,
+    /// Namespaces to watch; `None`: all.
+    pub scopes: Vec<Option<String>>,
+    /// Analysis runs.
+    pub runs: Cache<RunKept>,
+    /// Rollouts whose runs have changed, a stream for each scope.
+    pub run_changes: Vec<UnboundedReceiver<Target>>,
     /// Whether this process may write.
     pub leadership: Leadership,
     /// The time.
@@ -52,33 +56,36 @@ pub struct Settings {
 }
 
 type Rollouts = Guarded<VoiceRollout>;
-type Target = ObjectRef<Rollouts>;
 
 /// The watches of one namespace, or of all.
 struct Scope {
-    rollouts: Changes<Rollouts>,
-    reader: kube::runtime::reflector::Store<Rollouts>,
-    replica_sets: Changes<ReplicaSet>,
-    pods: Changes<kube::core::PartialObjectMeta<k8s_openapi::api::core::v1::Pod>>,
-    services: Changes<k8s_openapi::api::core::v1::Service>,
-    slices: Changes<EndpointSlice>,
-    virtual_services: Changes<DynamicObject>,
-    destination_rules: Changes<DynamicObject>,
-    runs: Changes<Guarded<VoiceAnalysisRun>>,
-    actions: Changes<Guarded<VoiceRolloutAction>>,
-    templates: Changes<Guarded<VoiceAnalysisTemplate>>,
+    rollouts: RolloutChanges,
+    reader: Store<Rollouts>,
+    /// Changes of what belongs to a rollout, as the rollout to look at.
+    related: Vec<BoxStream<'static, Target>>,
+    /// Changes of what rollouts name.
+    named: Vec<BoxStream<'static, Named>>,
+}
+
+/// An object that rollouts may name has changed.
+struct Named {
+    kind: &'static str,
+    id: Id,
 }
 
 /// Runs the rollout controller until `stop`.
 pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Sync + 'static) {
-    let mut stores = Stores::new();
-    let scopes: Vec<Option<String>> = match settings.namespaces.as_slice() {
-        [] => vec![None],
-        some => some.iter().cloned().map(Some).collect(),
-    };
-    let scopes: Vec<Scope> = scopes.iter().map(|n| open(&mut stores, &settings.client, n.as_deref())).collect();
+    let mut stores = Stores { runs: settings.runs, ..Stores::default() };
+    let opened = settings.scopes.iter().map(|n| open(&mut stores, &settings.client, n.as_deref()));
+    let mut scopes: Vec<Scope> = opened.collect();
+    for (scope, changes) in scopes.iter_mut().zip(settings.run_changes) {
+        scope.related.push(changes.boxed());
+    }
     let all: Api<Guarded<ClusterVoiceAnalysisTemplate>> = Api::all(settings.client.clone());
-    let mut cluster_templates = Some(fill(&mut stores.cluster_templates, all, watcher::Config::default(), trim::metadata));
+    let changes = fill(&mut stores.cluster_templates, all, watcher::Config::default(), TemplateKept::keep_cluster);
+    if let Some(scope) = scopes.first_mut() {
+        scope.named.push(named(TEMPLATE, changes));
+    }
     let reporter = Reporter { controller: "voicerollout".into(), instance: Some(settings.identity.clone()) };
     let context = Arc::new(Context {
         recorder: Recorder::new(settings.client.clone(), reporter),
@@ -89,14 +96,15 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Syn
         metrics: settings.metrics,
         actions_verified: settings.actions_verified,
         turns: Semaphore::new(TURNS),
+        urgency: Urgency::default(),
         backoff: Backoff::new(),
+        memory: Memory::default(),
         replaced: Mutex::new(HashMap::new()),
     });
     let stop = stop.shared();
     let ready = Arc::new(settings.ready);
     let announce = announce_ready(context.clone(), ready.clone());
-    let controllers = scopes.into_iter().map(|scope| drive(scope, cluster_templates.take(), context.clone(), ready.clone(), stop.clone()));
-    let controllers: Vec<_> = controllers.collect();
+    let controllers = scopes.into_iter().map(|scope| drive(scope, context.clone(), ready.clone(), stop.clone()));
     tokio::join!(futures::future::join_all(controllers), async {
         tokio::select! {
             () = announce => {}
@@ -127,62 +135,62 @@ fn open(stores: &mut Stores, client: &Client, namespace: Option<&str>) -> Scope 
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
         None => Api::all_with(client.clone(), resource),
     };
-    let rollouts = fill(&mut stores.rollouts, scoped(client, namespace), any(), trim::metadata);
+    let (rollouts, reader) = stores.rollouts.watch(scoped(client, namespace));
+    let sets = fill(&mut stores.replica_sets, scoped(client, namespace), ours(), SetKept::keep);
+    let pods = fill(&mut stores.pods, scoped(client, namespace), ours(), PodKept::keep);
+    let actions = fill(&mut stores.actions, scoped(client, namespace), any(), ActionKept::keep);
+    let services = fill(&mut stores.services, scoped(client, namespace), any(), ServiceKept::keep);
+    let slices = fill(&mut stores.slices, scoped(client, namespace), any(), SliceKept::keep);
+    let routes = fill(&mut stores.virtual_services, istio(&routes::virtual_service()), any(), IstioKept::virtual_service);
+    let rules = fill(&mut stores.destination_rules, istio(&routes::destination_rule()), any(), IstioKept::destination_rule);
+    let templates = fill(&mut stores.templates, scoped(client, namespace), any(), TemplateKept::keep);
+    let service_of = |c: Change<SliceKept>| c.object.service.as_deref().map(|s| Named { kind: SERVICE, id: Id::new(&c.id.namespace, s) });
     Scope {
         rollouts,
-        reader: stores.rollouts.newest_part(),
-        replica_sets: fill(&mut stores.replica_sets, scoped(client, namespace), ours(), trim::replica_set),
-        pods: fill(&mut stores.pods, scoped(client, namespace), ours(), trim::pod),
-        services: fill(&mut stores.services, scoped(client, namespace), any(), trim::service),
-        slices: fill(&mut stores.slices, scoped(client, namespace), any(), trim::slice),
-        virtual_services: watch_with(
-            &mut stores.virtual_services,
-            istio(&routes::virtual_service()),
-            any(),
-            trim::metadata,
-            routes::virtual_service(),
-        ),
-        destination_rules: watch_with(
-            &mut stores.destination_rules,
-            istio(&routes::destination_rule()),
-            any(),
-            trim::metadata,
-            routes::destination_rule(),
-        ),
-        runs: fill(&mut stores.runs, scoped(client, namespace), any(), trim::metadata),
-        actions: fill(&mut stores.actions, scoped(client, namespace), any(), trim::metadata),
-        templates: fill(&mut stores.templates, scoped(client, namespace), any(), trim::metadata),
+        reader,
+        related: vec![
+            related(sets, |set| set.rollout.as_deref()),
+            related(pods, |pod| pod.rollout.as_deref()),
+            related(actions, |action| action.rollout.as_deref()),
+        ],
+        named: vec![
+            named(SERVICE, services),
+            slices.filter_map(move |c| std::future::ready(service_of(c))).boxed(),
+            named(ROUTE, routes),
+            named(RULE, rules),
+            named(TEMPLATE, templates),
+        ],
     }
+}
+
+fn related<T: Kept>(changes: BoxStream<'static, Change<T>>, rollout: fn(&T) -> Option<&str>) -> BoxStream<'static, Target> {
+    let found = move |c: Change<T>| rollout(&c.object).and_then(|name| target(&c.id.namespace, name));
+    changes.filter_map(move |c| std::future::ready(found(c))).boxed()
+}
+
+fn named<T: Kept>(kind: &'static str, changes: BoxStream<'static, Change<T>>) -> BoxStream<'static, Named> {
+    changes.map(move |c| Named { kind, id: c.id }).boxed()
 }
 
 async fn drive(
     scope: Scope,
-    cluster_templates: Option<Changes<Guarded<ClusterVoiceAnalysisTemplate>>>,
     context: Arc<Context>,
     ready: Arc<watch::Sender<bool>>,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    let find = |context: &Arc<Context>| Finder { context: context.clone() };
-    let (a, b, c, d, e) = (find(&context), find(&context), find(&context), find(&context), find(&context));
-    let f = find(&context);
     let gate = ready.subscribe();
-    let mut controller = Controller::for_stream(scope.rollouts, scope.reader)
+    let finder = context.clone();
+    let by_name = stream::select_all(scope.named).flat_map(move |changed| {
+        let rollouts = finder.stores.rollouts.naming(changed.kind, &changed.id.namespace, &changed.id.name);
+        stream::iter(rollouts.into_iter().filter_map(|id| target(&id.namespace, &id.name)))
+    });
+    let controller = Controller::for_stream(scope.rollouts, scope.reader)
         .with_config(Config::default().concurrency(CONCURRENCY))
-        .watches_stream(scope.replica_sets, |o| labelled(&o))
-        .watches_stream(scope.pods, |o| labelled(&o))
-        .watches_stream(scope.runs, |o| o.0.ok().and_then(|r| target(r.namespace(), &r.spec.rollout)))
-        .watches_stream(scope.actions, |o| o.0.ok().and_then(|r| target(r.namespace(), &r.spec.rollout)))
-        .watches_stream(scope.services, move |o| a.by_service(o.namespace(), &o.name_any()))
-        .watches_stream(scope.slices, move |o| b.by_service(o.namespace(), o.labels().get("kubernetes.io/service-name").map_or("", |v| v)))
-        .watches_stream_with(scope.virtual_services, move |o| c.by_route(o.namespace(), &o.name_any()), routes::virtual_service())
-        .watches_stream_with(scope.destination_rules, move |o| d.by_rule(o.namespace(), &o.name_any()), routes::destination_rule())
-        .watches_stream(scope.templates, move |o| e.by_template(o.namespace(), &o.name_any()))
+        .reconcile_on(stream::select_all(scope.related))
+        .reconcile_on(by_name)
         .reconcile_all_on(becomes_true(ready.subscribe()))
         .reconcile_all_on(gains(&context.leadership))
         .graceful_shutdown_on(stop);
-    if let Some(changes) = cluster_templates {
-        controller = controller.watches_stream(changes, move |o| f.by_template(None, &o.name_any()));
-    }
     let when_ready = move |object, context| {
         let filled = *gate.borrow();
         async move {
@@ -206,7 +214,7 @@ async fn timed(object: Arc<Rollouts>, context: Arc<Context>) -> Result<kube::run
     result
 }
 
-fn becomes_true(receiver: watch::Receiver<bool>) -> impl futures::Stream<Item = ()> + Send {
+fn becomes_true(receiver: watch::Receiver<bool>) -> impl Stream<Item = ()> + Send {
     stream::unfold(receiver, |mut r| async move {
         let up = loop {
             if r.changed().await.is_err() {
@@ -221,7 +229,7 @@ fn becomes_true(receiver: watch::Receiver<bool>) -> impl futures::Stream<Item = 
 }
 
 /// Fires when this process becomes the leader.
-fn gains(leadership: &Leadership) -> impl futures::Stream<Item = ()> + Send + use<> {
+fn gains(leadership: &Leadership) -> impl Stream<Item = ()> + Send + use<> {
     let receiver = leadership.changes();
     let led = receiver.borrow().is_some();
     stream::unfold((receiver, led), |(mut r, mut led)| async move {
@@ -237,52 +245,4 @@ fn gains(leadership: &Leadership) -> impl futures::Stream<Item = ()> + Send + us
             }
         }
     })
-}
-
-fn target(namespace: Option<String>, name: &str) -> Option<Target> {
-    Some(ObjectRef::new(name).within(&namespace?))
-}
-
-fn labelled(object: &impl ResourceExt) -> Option<Target> {
-    target(object.namespace(), object.labels().get(ROLLOUT_LABEL)?)
-}
-
-/// Finds the rollouts that refer to an object.
-struct Finder {
-    context: Arc<Context>,
-}
-
-impl Finder {
-    fn by(&self, matches: impl Fn(&VoiceRollout) -> bool) -> Vec<Target> {
-        let rollouts = self.context.stores.rollouts.all();
-        rollouts.filter(|g| g.0.as_ref().is_ok_and(&matches)).filter_map(|g| target(g.namespace(), &g.name_any())).collect()
-    }
-
-    fn by_istio(&self, matches: impl Fn(&str, &IstioTraffic) -> bool) -> Vec<Target> {
-        self.by(|r| r.spec.traffic.istio.as_ref().is_some_and(|i| matches(&r.namespace().unwrap_or_default(), i)))
-    }
-
-    fn by_service(&self, namespace: Option<String>, name: &str) -> Vec<Target> {
-        let namespace = namespace.unwrap_or_default();
-        self.by_istio(|home, i| {
-            home == namespace && (i.stable_service.as_deref() == Some(name) || i.canary_service.as_deref() == Some(name))
-        })
-    }
-
-    fn by_route(&self, namespace: Option<String>, name: &str) -> Vec<Target> {
-        let namespace = namespace.unwrap_or_default();
-        self.by_istio(|home, i| i.virtual_services.iter().any(|v| v.name == name && route_namespace(home, v) == namespace))
-    }
-
-    fn by_rule(&self, namespace: Option<String>, name: &str) -> Vec<Target> {
-        let namespace = namespace.unwrap_or_default();
-        self.by_istio(|home, i| home == namespace && i.destination_rule.as_ref().is_some_and(|d| d.name == name))
-    }
-
-    fn by_template(&self, namespace: Option<String>, name: &str) -> Vec<Target> {
-        self.by(|r| {
-            let home = namespace.is_none() || r.namespace() == namespace;
-            home && named_templates(r).any(|t| t.name == name && t.cluster == namespace.is_none())
-        })
-    }
 }

@@ -1,20 +1,18 @@
 //! Builds the observations of one rollout from the caches. Asks the API server nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::{Resource, ResourceExt};
 use serde_json::Value;
 
-use super::routes;
-use super::stores::Stores;
+use super::kept::{ROUTE, SERVICE, SliceKept};
+use super::stores::{Guarded, Stores};
+use super::{left, routes};
 use crate::api::VoiceRollout;
-use crate::api::common::{FINALIZER, REVISION_LABEL, REVISION_NUMBER_ANNOTATION};
+use crate::api::common::{FINALIZER, REVISION_LABEL};
 use crate::api::rollout::{DestinationRuleRef, IstioTraffic, TemplateRef, VirtualServiceRef};
-use crate::api::run::VoiceAnalysisRunStatus;
-use crate::core::gates::{gates_hash, spec_hash};
 use crate::core::machine::Subject;
 use crate::core::observe::{ActionSeen, ArmSeen, Observations, ReplicaSetSeen, RouteSeen, RunSeen};
 use crate::core::plan::as_json;
@@ -37,49 +35,34 @@ pub fn subject(rollout: &VoiceRollout) -> Subject {
 pub fn gather(stores: &Stores, rollout: &VoiceRollout, now: Timestamp, actions_verified: bool) -> Observations {
     let namespace = rollout.namespace().unwrap_or_default();
     let istio = rollout.spec.traffic.istio.as_ref();
-    let replica_sets = replica_sets(stores, rollout, &namespace);
+    let uid = rollout.uid().unwrap_or_default();
+    let replica_sets = stores.replica_sets_of(&namespace, &uid);
     let arms = match istio {
         Some(istio) => arms(stores, rollout, &namespace, istio, &replica_sets),
         None => (unusable_arm("traffic"), unusable_arm("traffic")),
     };
+    let split = istio.and_then(|i| split(stores, &namespace, i).ok());
+    let rival = rival(stores, rollout, &namespace);
+    let theirs = |v| rival.is_some() && is_theirs(stores, rollout, &namespace, v);
+    let seen = |i: &IstioTraffic, v| RouteSeen { theirs: theirs(v), ..route_seen(stores, &namespace, i, v) };
+    let routes: Vec<RouteSeen> = istio.iter().flat_map(|i| i.virtual_services.iter().map(|v| seen(i, v))).collect();
     Observations {
         now,
         deleting: rollout.meta().deletion_timestamp.is_some(),
         finalizer: rollout.finalizers().iter().any(|f| f == FINALIZER),
         target: revision_hash(&rollout.spec.template),
         rollout: as_json(rollout),
+        left: left::routes(stores, rollout, &namespace, &routes, split.as_ref(), &replica_sets),
         replica_sets,
         stable_arm: arms.0,
         canary_arm: arms.1,
-        routes: istio.map(|i| i.virtual_services.iter().map(|v| route_seen(stores, &namespace, i, v)).collect()).unwrap_or_default(),
-        runs: runs(stores, rollout, &namespace),
+        routes,
+        split,
+        runs: stores.runs_of(&namespace, &uid).iter().filter_map(|r| r.seen.clone()).collect::<Vec<RunSeen>>(),
         actions: actions(stores, rollout, &namespace, actions_verified),
         templates: templates(stores, rollout, &namespace),
-        rival: rival(stores, rollout, &namespace),
+        rival,
     }
-}
-
-fn replica_sets(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Vec<ReplicaSetSeen> {
-    let uid = rollout.uid().unwrap_or_default();
-    let owned = |r: &ReplicaSet| r.owner_references().iter().any(|o| o.uid == uid);
-    let mut all: Vec<ReplicaSetSeen> =
-        stores.replica_sets.within(namespace).filter(|r| owned(r)).filter_map(|r| replica_set_seen(&r)).collect();
-    all.sort_by(|a, b| a.name.cmp(&b.name));
-    all
-}
-
-fn replica_set_seen(set: &ReplicaSet) -> Option<ReplicaSetSeen> {
-    let status = set.status.clone().unwrap_or_default();
-    Some(ReplicaSetSeen {
-        name: set.name_any(),
-        hash: set.labels().get(REVISION_LABEL)?.clone(),
-        number: set.annotations().get(REVISION_NUMBER_ANNOTATION).and_then(|n| n.parse().ok()).unwrap_or(0),
-        wanted: set.spec.replicas.unwrap_or(1),
-        exist: status.replicas,
-        ready: status.ready_replicas.unwrap_or(0),
-        available: status.available_replicas.unwrap_or(0),
-        current: status.observed_generation == set.meta().generation && set.meta().deletion_timestamp.is_none(),
-    })
 }
 
 fn unusable_arm(name: &str) -> ArmSeen {
@@ -98,13 +81,14 @@ fn arms(stores: &Stores, rollout: &VoiceRollout, namespace: &str, istio: &IstioT
     }
 }
 
-fn service_arm(stores: &Stores, rollout: &VoiceRollout, namespace: &str, name: &str) -> ArmSeen {
+/// A Service as an arm.
+pub fn service_arm(stores: &Stores, rollout: &VoiceRollout, namespace: &str, name: &str) -> ArmSeen {
     let title = format!("Service {name}");
     let broken = |problem: String| ArmSeen { name: title.clone(), problem: Some(problem), selects: None, ready: BTreeMap::new() };
     let Some(service) = stores.services.get(namespace, name) else {
         return broken(format!("{title} does not exist in namespace {namespace}: create it, with a selector for the agent's pods"));
     };
-    let selector = service.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
+    let selector = &service.selector;
     if selector.is_empty() {
         return broken(format!("{title} has no selector: give it one that matches the agent's pods"));
     }
@@ -112,30 +96,26 @@ fn service_arm(stores: &Stores, rollout: &VoiceRollout, namespace: &str, name: &
     if let Some((key, value)) = selector.iter().find(|(k, v)| k.as_str() != REVISION_LABEL && labels.get(*k) != Some(v)) {
         return broken(format!("{title} selects {key}={value}, which spec.template does not carry: it would select nothing"));
     }
-    let slices = stores.slices.within(namespace).filter(|s| s.labels().get("kubernetes.io/service-name").is_some_and(|n| n == name));
     let mut ready = BTreeMap::new();
-    for slice in slices {
+    for slice in stores.slices_of(namespace, name) {
         count_ready(stores, namespace, &slice, &mut ready);
     }
     ArmSeen { name: title, problem: None, selects: selector.get(REVISION_LABEL).cloned(), ready }
 }
 
-fn count_ready(stores: &Stores, namespace: &str, slice: &EndpointSlice, ready: &mut BTreeMap<String, i32>) {
-    for endpoint in slice.endpoints.iter().flatten() {
-        let is_ready = endpoint.conditions.as_ref().is_none_or(|c| c.ready != Some(false));
-        let pod = endpoint.target_ref.as_ref().and_then(|t| t.name.clone()).unwrap_or_default();
-        if is_ready {
-            // An endpoint of nobody's revision counts under the empty hash: the arm is not the revision's alone.
-            let revision = stores.pod_revision(namespace, &pod).unwrap_or_default();
-            *ready.entry(revision).or_insert(0) += 1;
-        }
+fn count_ready(stores: &Stores, namespace: &str, slice: &SliceKept, ready: &mut BTreeMap<String, i32>) {
+    for pod in &slice.ready {
+        // An endpoint of nobody's revision counts under the empty hash: the arm is not the revision's alone.
+        let revision = stores.pod_revision(namespace, pod).unwrap_or_default();
+        *ready.entry(revision).or_insert(0) += 1;
     }
 }
 
-fn subset_arm(stores: &Stores, namespace: &str, rule: &DestinationRuleRef, subset: &str, sets: &[ReplicaSetSeen]) -> ArmSeen {
+/// A subset as an arm.
+pub fn subset_arm(stores: &Stores, namespace: &str, rule: &DestinationRuleRef, subset: &str, sets: &[ReplicaSetSeen]) -> ArmSeen {
     let title = format!("subset {subset} of DestinationRule {}", rule.name);
     let broken = |problem: String| ArmSeen { name: title.clone(), problem: Some(problem), selects: None, ready: BTreeMap::new() };
-    let Some(object) = stores.destination_rules.get(namespace, &rule.name) else {
+    let Some(object) = stores.destination_rules.get(namespace, &rule.name).map(|o| o.object()) else {
         return broken(format!(
             "DestinationRule {} does not exist in namespace {namespace}: create it with subsets {} and {}",
             rule.name, rule.stable_subset, rule.canary_subset
@@ -159,7 +139,7 @@ pub fn split(stores: &Stores, namespace: &str, istio: &IstioTraffic) -> Result<S
             canary: istio.canary_service.clone().unwrap_or_default(),
         });
     };
-    let object = stores.destination_rules.get(namespace, &rule.name);
+    let object = stores.destination_rules.get(namespace, &rule.name).map(|o| o.object());
     let host = object.as_ref().and_then(|o| o.data.pointer("/spec/host")).and_then(Value::as_str);
     let host = host.ok_or_else(|| format!("DestinationRule {} does not exist in namespace {namespace}, or has no host", rule.name))?;
     Ok(Split::Subsets {
@@ -177,7 +157,14 @@ pub fn route_namespace<'a>(namespace: &'a str, reference: &'a VirtualServiceRef)
 
 fn route_seen(stores: &Stores, namespace: &str, istio: &IstioTraffic, reference: &VirtualServiceRef) -> RouteSeen {
     let home = route_namespace(namespace, reference);
-    let seen = |weights, readable| RouteSeen { namespace: home.into(), name: reference.name.clone(), weights, readable };
+    let seen = |weights, readable| RouteSeen {
+        namespace: home.into(),
+        name: reference.name.clone(),
+        names: reference.routes.clone(),
+        theirs: false,
+        weights,
+        readable,
+    };
     match writable_route(stores, namespace, home, istio, reference) {
         Err(problem) => seen(Err(problem), Vec::new()),
         Ok((object, split)) => match read_weights(&object, home, reference, &split) {
@@ -199,7 +186,7 @@ fn writable_route(
     reference: &VirtualServiceRef,
 ) -> Result<(Value, Split), String> {
     let name = &reference.name;
-    let Some(object) = stores.virtual_services.get(home, name) else {
+    let Some(object) = stores.virtual_services.get(home, name).map(|o| o.object()) else {
         return Err(format!("VirtualService {home}/{name} does not exist: create it, with the stable and the canary destination"));
     };
     if !routes::allowed_from(&object, namespace) {
@@ -208,7 +195,7 @@ fn writable_route(
             crate::api::common::ALLOW_FROM_ANNOTATION
         ));
     }
-    let value = serde_json::to_value(&*object).map_err(|e| format!("VirtualService {home}/{name}: {e}"))?;
+    let value = serde_json::to_value(&object).map_err(|e| format!("VirtualService {home}/{name}: {e}"))?;
     Ok((value, split(stores, namespace, istio)?))
 }
 
@@ -223,53 +210,13 @@ fn read_weights(object: &Value, home: &str, reference: &VirtualServiceRef, split
     }
 }
 
-fn runs(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Vec<RunSeen> {
-    let uid = rollout.uid().unwrap_or_default();
-    let mut all: Vec<RunSeen> = Vec::new();
-    for guarded in stores.runs.within(namespace) {
-        let Ok(run) = &guarded.0 else { continue };
-        if !run.owner_references().iter().any(|o| o.uid == uid) || run.meta().deletion_timestamp.is_some() {
-            continue;
-        }
-        let status = run.status.clone().unwrap_or_else(VoiceAnalysisRunStatus::default);
-        all.push(RunSeen {
-            name: run.name_any(),
-            spec_hash: spec_hash(&run.spec),
-            counting: gates_hash(&run.spec.gates),
-            revision: run.spec.revision.clone(),
-            attempt: run.spec.attempt,
-            kind: run.spec.kind,
-            stop: run.spec.stop,
-            phase: status.phase,
-            gates: status.gates,
-            created: run.meta().creation_timestamp.as_ref().map(|t| t.0),
-        });
-    }
-    all.sort_by(|a, b| a.name.cmp(&b.name));
-    all
-}
-
 fn actions(stores: &Stores, rollout: &VoiceRollout, namespace: &str, verified: bool) -> Vec<ActionSeen> {
-    let name = rollout.name_any();
-    let mut open: Vec<(Option<Timestamp>, ActionSeen)> = Vec::new();
-    for guarded in stores.actions.within(namespace) {
-        let Ok(action) = &guarded.0 else { continue };
-        let marked = action.status.as_ref().is_some_and(|s| s.state.is_some());
-        if action.spec.rollout != name || marked || action.meta().deletion_timestamp.is_some() {
-            continue;
-        }
-        let seen = ActionSeen {
-            name: action.name_any(),
-            uid: action.uid().unwrap_or_default(),
-            revision: action.spec.revision.clone(),
-            verb: action.spec.verb,
-            reason: action.spec.reason.clone(),
-            by: action.spec.requested_by.clone().map(|name| if verified { name } else { format!("{name}, unverified") }),
-        };
-        open.push((action.meta().creation_timestamp.as_ref().map(|t| t.0), seen));
-    }
-    open.sort_by(|a, b| (a.0, &a.1.name).cmp(&(b.0, &b.1.name)));
-    open.into_iter().map(|(_, a)| a).collect()
+    let mut open = stores.actions_for(namespace, &rollout.name_any());
+    // They come by name, which the sort keeps among those of one age.
+    open.sort_by_key(|a| a.created);
+    let unverified = |a: ActionSeen| ActionSeen { by: a.by.map(|name| format!("{name}, unverified")), ..a };
+    let seen = open.iter().filter_map(|a| a.seen.clone());
+    seen.map(|a| if verified { a } else { unverified(a) }).collect()
 }
 
 /// Templates that the spec names.
@@ -279,52 +226,59 @@ pub fn named_templates(rollout: &VoiceRollout) -> impl Iterator<Item = &Template
 }
 
 fn templates(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> BTreeMap<(String, bool), TemplateContent> {
-    let mut found = BTreeMap::new();
-    for reference in named_templates(rollout) {
-        let content = if reference.cluster {
-            let object = stores.cluster_templates.get("", &reference.name);
-            object.and_then(|t| t.0.as_ref().ok().map(|t| TemplateContent { args: t.spec.args.clone(), gates: t.spec.gates.clone() }))
-        } else {
-            let object = stores.templates.get(namespace, &reference.name);
-            object.and_then(|t| t.0.as_ref().ok().map(|t| TemplateContent { args: t.spec.args.clone(), gates: t.spec.gates.clone() }))
-        };
-        if let Some(content) = content {
-            found.insert((reference.name.clone(), reference.cluster), content);
-        }
-    }
-    found
+    let content = |reference: &TemplateRef| {
+        let (cache, home) = if reference.cluster { (&stores.cluster_templates, "") } else { (&stores.templates, namespace) };
+        cache.get(home, &reference.name)?.0.clone()
+    };
+    named_templates(rollout).filter_map(|r| Some(((r.name.clone(), r.cluster), content(r)?))).collect()
 }
 
 /// An older rollout that manages one of the same routes or Services.
 fn rival(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Option<String> {
     let mine = rollout.spec.traffic.istio.as_ref()?;
-    let age = |r: &VoiceRollout| (r.meta().creation_timestamp.as_ref().map(|t| t.0), r.namespace(), r.name_any());
-    let own = age(rollout);
-    for guarded in stores.rollouts.all() {
-        let Ok(other) = &guarded.0 else { continue };
-        let Some(theirs) = other.spec.traffic.istio.as_ref() else { continue };
-        if other.uid() == rollout.uid() || age(other) > own {
-            continue;
-        }
-        let home = other.namespace().unwrap_or_default();
-        if let Some(what) = overlap(namespace, mine, &home, theirs) {
-            return Some(format!("{what} is managed by VoiceRollout {home}/{} already: one of the two has to let it go", other.name_any()));
-        }
-    }
-    None
+    older(stores, rollout, namespace).iter().find_map(|other| {
+        let (home, theirs) = (other.namespace().unwrap_or_default(), traffic(other)?);
+        let what = mine.virtual_services.iter().find_map(|v| shared_route(namespace, v, &home, theirs));
+        let what = what.or_else(|| shared_service(namespace, mine, &home, theirs))?;
+        Some(format!("{what} is managed by VoiceRollout {home}/{} already: one of the two has to let it go", other.name_any()))
+    })
 }
 
-fn overlap(namespace: &str, mine: &IstioTraffic, home: &str, theirs: &IstioTraffic) -> Option<String> {
-    for a in &mine.virtual_services {
-        for b in &theirs.virtual_services {
-            let same = a.name == b.name && route_namespace(namespace, a) == route_namespace(home, b);
-            let shared = a.routes.is_empty() || b.routes.is_empty() || a.routes.iter().any(|r| b.routes.contains(r));
-            if same && shared {
-                let route = a.routes.iter().find(|r| b.routes.contains(r)).map(|r| format!(" route {r}")).unwrap_or_default();
-                return Some(format!("VirtualService {}/{}{route}", route_namespace(namespace, a), a.name));
-            }
-        }
-    }
+/// The rollouts that were there first, among those that name a route or Service that this one names.
+fn older(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Vec<Arc<Guarded<VoiceRollout>>> {
+    let Some(mine) = rollout.spec.traffic.istio.as_ref() else { return Vec::new() };
+    let age = |r: &VoiceRollout| (r.meta().creation_timestamp.as_ref().map(|t| t.0), r.namespace(), r.name_any());
+    let own = age(rollout);
+    let services = mine.stable_service.iter().chain(&mine.canary_service).map(|s| (SERVICE, namespace, s));
+    let routes = mine.virtual_services.iter().map(|v| (ROUTE, route_namespace(namespace, v), &v.name));
+    let others = routes.chain(services).flat_map(|(kind, home, name)| stores.rollouts.naming(kind, home, name));
+    let others = others.filter_map(|id| stores.rollouts.get(&id.namespace, &id.name));
+    others.filter(|g| g.0.as_ref().is_ok_and(|other| other.uid() != rollout.uid() && age(other) <= own)).collect()
+}
+
+fn traffic(rollout: &Guarded<VoiceRollout>) -> Option<&IstioTraffic> {
+    rollout.0.as_ref().ok()?.spec.traffic.istio.as_ref()
+}
+
+/// An older rollout manages the route.
+fn is_theirs(stores: &Stores, rollout: &VoiceRollout, namespace: &str, reference: &VirtualServiceRef) -> bool {
+    older(stores, rollout, namespace).iter().any(|other| {
+        let home = other.namespace().unwrap_or_default();
+        traffic(other).is_some_and(|theirs| shared_route(namespace, reference, &home, theirs).is_some())
+    })
+}
+
+fn shared_route(namespace: &str, mine: &VirtualServiceRef, home: &str, theirs: &IstioTraffic) -> Option<String> {
+    theirs.virtual_services.iter().find_map(|b| {
+        let place = route_namespace(namespace, mine);
+        let same = mine.name == b.name && place == route_namespace(home, b);
+        let shared = mine.routes.is_empty() || b.routes.is_empty() || mine.routes.iter().any(|r| b.routes.contains(r));
+        let route = || mine.routes.iter().find(|r| b.routes.contains(r)).map(|r| format!(" route {r}")).unwrap_or_default();
+        (same && shared).then(|| format!("VirtualService {place}/{}{}", mine.name, route()))
+    })
+}
+
+fn shared_service(namespace: &str, mine: &IstioTraffic, home: &str, theirs: &IstioTraffic) -> Option<String> {
     if namespace != home || mine.destination_rule.is_some() || theirs.destination_rule.is_some() {
         return None;
     }

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use kube::Client;
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 
 use super::analysis::{self, AnalysisContext};
+use super::cache::Cache;
 use super::clock::Clock;
 use super::controller::{self, Settings};
 use super::leadership::Leadership;
 use super::lease::{self, LeaseConfig};
+use super::stores::RunFeed;
 use crate::metrics::Metrics;
 use crate::server::{self, App};
 use crate::sources::Source;
@@ -59,19 +62,21 @@ impl Operator {
             None => (Leadership::always(), None),
         };
         self.metrics.follow_leader(leadership.changes());
-        let rollouts = controller::run(
-            Settings {
-                client: self.client.clone(),
-                namespaces: self.namespaces.clone(),
-                leadership: leadership.clone(),
-                clock: self.clock.clone(),
-                metrics: self.metrics.clone(),
-                identity: self.identity,
-                actions_verified: self.actions_verified,
-                ready: self.ready,
-            },
-            stopped(stop.clone()),
-        );
+        let scopes: Vec<_> = if self.namespaces.is_empty() { vec![None] } else { self.namespaces.into_iter().map(Some).collect() };
+        let mut runs = Cache::default();
+        let (feeds, run_changes): (Vec<_>, Vec<_>) = scopes.iter().map(|_| RunFeed::new(&mut runs)).unzip();
+        let settings = Settings {
+            client: self.client.clone(),
+            scopes: scopes.clone(),
+            runs,
+            run_changes,
+            leadership: leadership.clone(),
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            identity: self.identity,
+            actions_verified: self.actions_verified,
+            ready: self.ready,
+        };
         let context = Arc::new(AnalysisContext {
             client: self.client,
             clock: self.clock,
@@ -81,17 +86,29 @@ impl Operator {
             operator_namespace: self.own_namespace,
             metrics: self.metrics,
         });
-        let scopes = if self.namespaces.is_empty() { vec![None] } else { self.namespaces.into_iter().map(Some).collect() };
-        let runs = scopes.into_iter().map(|n| analysis::run(context.clone(), n, stopped(stop.clone())));
-        let work = async { tokio::join!(rollouts, futures::future::join_all(runs)) };
+        // Tasks of their own, so that neither waits for the other's work. They end when this future does.
+        let mut controllers = JoinSet::new();
+        controllers.spawn(controller::run(settings, stopped(stop.clone())));
+        for (namespace, feed) in scopes.into_iter().zip(feeds) {
+            controllers.spawn(analysis::run(context.clone(), namespace, feed, stopped(stop.clone())));
+        }
+        let work = async {
+            while let Some(ended) = controllers.join_next().await {
+                // Nobody would act in the place of one that panicked: then the process ends.
+                if let Err(Ok(panic)) = ended.map_err(JoinError::try_into_panic) {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        };
         let late = async {
             stopped(stop.clone()).await;
             tokio::time::sleep(SHUTDOWN).await;
         };
         tokio::select! {
-            _ = work => tracing::info!("controllers stopped"),
+            () = work => tracing::info!("controllers stopped"),
             () = late => tracing::warn!("controllers did not stop in time"),
         }
+        controllers.shutdown().await;
         give_up.send_replace(true);
         if let Some(task) = lease {
             let _ = task.await;

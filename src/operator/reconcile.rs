@@ -4,20 +4,23 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use kube::api::{Patch, PostParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Api, Client, Resource, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::act::{ActError, CONFLICT_WAIT, Hands, params};
 use super::backoff::Backoff;
 use super::clock::Clock;
 use super::gather;
 use super::leadership::Leadership;
+use super::memory::{ECHO, Memory, is_remembered};
 use super::stores::{Guarded, Stores};
+use super::urgency::Urgency;
 use super::write::{WriteError, write};
 use crate::api::{VoiceRollout, VoiceRolloutStatus};
 use crate::core::intent::{EventNote, Intent};
@@ -52,8 +55,12 @@ pub struct Context {
     pub actions_verified: bool,
     /// Leave to persist and act: [`TURNS`] of them.
     pub turns: Semaphore,
+    /// Reverts under way.
+    pub urgency: Urgency,
     /// Waits after failures.
     pub backoff: Backoff,
+    /// What was just sent.
+    pub memory: Memory,
     /// Versions of rollouts that a status write of ours has replaced: a cache that still has one is behind.
     pub replaced: Mutex<HashMap<String, String>>,
 }
@@ -98,21 +105,23 @@ pub async fn reconcile(object: Arc<Guarded<VoiceRollout>>, context: Arc<Context>
     };
     // A revert waits for no other rollout's pass, also when a hundred verdicts come at once.
     let Some(decision) = context.decide(rollout) else { return Ok(Action::requeue(BEHIND)) };
-    let urgent = context.act(rollout, &decision.urgent).await;
-    if let Ok(_turn) = context.turns.try_acquire() {
+    let urgent = context.revert(rollout, &decision.urgent).await;
+    if context.urgency.is_calm()
+        && let Ok(_turn) = context.turns.try_acquire()
+    {
         return context.carry_on(rollout, decision, urgent).await;
     }
     if !decision.urgent.is_empty() {
-        let _turn = context.turns.acquire().await;
+        let _turn = context.turn().await;
         return context.carry_on(rollout, decision, urgent).await;
     }
     drop(decision);
-    let _turn = context.turns.acquire().await;
+    let _turn = context.turn().await;
     // The world went on while this pass waited for its turn.
     let newest = context.stores.rollouts.get(&rollout.namespace().unwrap_or_default(), &rollout.name_any());
     let Some(Ok(rollout)) = newest.as_deref().map(|guarded| &guarded.0) else { return Ok(Action::await_change()) };
     let Some(decision) = context.decide(rollout) else { return Ok(Action::requeue(BEHIND)) };
-    let urgent = context.act(rollout, &decision.urgent).await;
+    let urgent = context.revert(rollout, &decision.urgent).await;
     context.carry_on(rollout, decision, urgent).await
 }
 
@@ -139,10 +148,30 @@ impl Context {
         Some(decide(&gather::subject(rollout), &plan, &old, &seen))
     }
 
+    /// Leave to persist and act, when no revert is under way.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.urgency.calm().await;
+        // It is never closed.
+        self.turns.acquire().await.ok()
+    }
+
+    /// Carries out the urgent intents.
+    async fn revert(&self, rollout: &VoiceRollout, urgent: &[Intent]) -> Result<(), ActError> {
+        if urgent.is_empty() {
+            return Ok(());
+        }
+        let _first = self.urgency.begin();
+        self.act(rollout, urgent).await
+    }
+
     /// Persists, acts and tells, after the urgent intents.
     async fn carry_on(&self, rollout: &VoiceRollout, decision: Decision, urgent: Result<(), ActError>) -> Result<Action, Error> {
         let old = rollout.status.clone().unwrap_or_default();
-        let rollout = &self.persist(rollout, &old, &decision.status).await?;
+        let unwritten = self.may_wait(rollout, &decision);
+        let rollout = &match unwritten {
+            Some(_) => with_status(rollout, &decision.status),
+            None => self.persist(rollout, &old, &decision.status).await?,
+        };
         let acted = self.act(rollout, &decision.intents).await;
         self.tell(rollout, &decision.events).await;
         if decision.intents.contains(&Intent::RemoveFinalizer) && acted.is_ok() {
@@ -150,9 +179,22 @@ impl Context {
         } else {
             self.metrics.rollouts.observe(rollout);
         }
-        urgent.and(acted).map_err(|source| Error::Act { source, wake: self.wake(&decision) })?;
+        let wake = self.wake(&decision, unwritten);
+        urgent.and(acted).map_err(|source| Error::Act { source, wake })?;
         self.backoff.reset(&rollout.uid().unwrap_or_default());
-        Ok(self.wake(&decision).map_or_else(Action::await_change, Action::requeue))
+        Ok(wake.map_or_else(Action::await_change, Action::requeue))
+    }
+
+    /// Until when the status may stay unwritten: numbers of pods alone are written with what comes next, or after a
+    /// while.
+    fn may_wait(&self, rollout: &VoiceRollout, decision: &Decision) -> Option<Timestamp> {
+        let (uid, now) = (rollout.uid().unwrap_or_default(), self.clock.now());
+        if decision.counts_only {
+            let until = self.memory.counts_until(&uid, now);
+            return (now < until).then_some(until);
+        }
+        self.memory.counts_written(&uid);
+        None
     }
 
     /// The cache has a version that our own last write replaced.
@@ -169,8 +211,7 @@ impl Context {
         old: &VoiceRolloutStatus,
         new: &VoiceRolloutStatus,
     ) -> Result<VoiceRollout, WriteError> {
-        let mut next = rollout.clone();
-        next.status = Some(new.clone());
+        let next = with_status(rollout, new);
         if old == new && rollout.status.is_some() {
             return Ok(next);
         }
@@ -178,6 +219,7 @@ impl Context {
         let api: Api<VoiceRollout> = Api::namespaced(self.client.clone(), &namespace);
         let what = format!("write the status of VoiceRollout {namespace}/{name}");
         let written = write(&self.leadership, what, api.replace_status(&name, &PostParams::default(), &next)).await?;
+        self.memory.counts_written(&rollout.uid().unwrap_or_default());
         if let (Some(uid), Some(version)) = (rollout.uid(), rollout.resource_version())
             && written.resource_version().as_ref() != Some(&version)
         {
@@ -186,14 +228,17 @@ impl Context {
         Ok(written)
     }
 
-    /// Carries out every intent; the first failure is returned at the end.
+    /// Carries out every intent but those that a cache only does not show yet; the first failure is returned at the end.
     async fn act(&self, rollout: &VoiceRollout, intents: &[Intent]) -> Result<(), ActError> {
         let hands = Hands { client: &self.client, stores: &self.stores, leadership: &self.leadership, clock: &self.clock, rollout };
         let mut first = None;
-        for intent in intents {
+        let (uid, now) = (rollout.uid().unwrap_or_default(), self.clock.now());
+        for intent in intents.iter().filter(|i| !self.memory.is_sent(&uid, i, now)) {
             if let Err(error) = hands.carry_out(intent).await {
                 tracing::debug!(rollout = %rollout.name_any(), reason = error.reason(), %error, "intent not carried out");
                 first.get_or_insert(error);
+            } else {
+                self.memory.note(&uid, intent, now);
             }
         }
         first.map_or(Ok(()), Err)
@@ -231,14 +276,23 @@ impl Context {
         let uid = rollout.uid().unwrap_or_default();
         self.replaced.lock().remove(&uid);
         self.backoff.reset(&uid);
+        self.memory.forget(&uid);
         self.metrics.rollouts.forget(&rollout.namespace().unwrap_or_default(), &rollout.name_any());
     }
 
     /// Time until the decision asks to be looked at again. A little late rather than a little early: an early pass would
     /// decide nothing.
-    fn wake(&self, decision: &Decision) -> Option<Duration> {
-        decision.wake_at.map(|at| self.clock.until(at) + Duration::from_millis(5))
+    fn wake(&self, decision: &Decision, unwritten: Option<Timestamp>) -> Option<Duration> {
+        let at = decision.wake_at.into_iter().chain(unwritten).min();
+        let at = at.map(|at| self.clock.until(at) + Duration::from_millis(5));
+        // What no cache shows by then is asked for again.
+        let unseen = decision.intents.iter().any(is_remembered).then_some(ECHO);
+        at.into_iter().chain(unseen).min()
     }
+}
+
+fn with_status(rollout: &VoiceRollout, status: &VoiceRolloutStatus) -> VoiceRollout {
+    VoiceRollout { status: Some(status.clone()), ..rollout.clone() }
 }
 
 /// An object that does not parse gets a condition and waits for an edit.

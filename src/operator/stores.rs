@@ -1,197 +1,194 @@
 //! Caches of everything a decision rests on. Kept by watches; read without asking the API server.
 
-use std::collections::BTreeMap;
-use std::fmt::Debug;
-use std::hash::Hash;
+use std::sync::Arc;
 
-use futures::{Stream, StreamExt, future};
-use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::DynamicObject;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
-use kube::runtime::reflector::{ObjectRef, Store, store::Writer};
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::{FutureExt, StreamExt, future};
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::{ObjectRef, Store, store::Writer as StoreWriter};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use parking_lot::Mutex;
 
-use super::routes;
-use crate::api::common::{REVISION_LABEL, ROLLOUT_LABEL};
-use crate::api::{ClusterVoiceAnalysisTemplate, VoiceAnalysisRun, VoiceAnalysisTemplate, VoiceRollout, VoiceRolloutAction};
+use super::cache::{Cache, Id, Writer, events, group};
+use super::kept::{
+    ActionKept, HOST, IstioKept, Names, OWNER, PodKept, ROLLOUT, RunKept, SERVICE, ServiceKept, SetKept, SliceKept, TemplateKept,
+    without_bookkeeping,
+};
+use crate::api::{VoiceAnalysisRun, VoiceRollout};
+use crate::core::observe::ReplicaSetSeen;
 
 /// A kind whose objects may not parse: such an object must not stop the others.
 pub type Guarded<K> = DeserializeGuard<K>;
 
-/// The cache of one kind, over all watched namespaces.
-pub struct Cache<K: Resource + Clone + 'static>
-where
-    K::DynamicType: Hash + Eq + Clone,
-{
-    parts: Vec<Store<K>>,
-    dyntype: K::DynamicType,
+/// A rollout to look at.
+pub type Target = ObjectRef<Guarded<VoiceRollout>>;
+
+/// Changes of rollouts, after the caches have them.
+pub type RolloutChanges = futures::stream::BoxStream<'static, Result<Guarded<VoiceRollout>, watcher::Error>>;
+
+/// The rollouts themselves.
+#[derive(Default)]
+pub struct Rollouts {
+    whole: Vec<Store<Guarded<VoiceRollout>>>,
+    names: Cache<Names>,
 }
 
-impl<K: Resource + Clone + 'static> Cache<K>
-where
-    K::DynamicType: Hash + Eq + Clone,
-{
-    fn new(dyntype: K::DynamicType) -> Self {
-        Self { parts: Vec::new(), dyntype }
+impl Rollouts {
+    /// Adds a watch; gives its changes, and the store that they are in.
+    pub fn watch(&mut self, api: Api<Guarded<VoiceRollout>>) -> (RolloutChanges, Store<Guarded<VoiceRollout>>) {
+        let writer = StoreWriter::new(());
+        let reader = writer.as_reader();
+        self.whole.push(reader.clone());
+        let mut names = self.names.part();
+        let changes = events(api, watcher::Config::default())
+            .modify(without_bookkeeping)
+            .inspect(move |event| {
+                if let Ok(event) = event {
+                    names.apply(event, Names::keep);
+                }
+            })
+            .reflect(writer)
+            .touched_objects();
+        (changes.boxed(), reader)
     }
 
-    /// One object; `namespace` is empty for cluster-wide kinds.
-    pub fn get(&self, namespace: &str, name: &str) -> Option<std::sync::Arc<K>> {
-        let mut key = ObjectRef::<K>::new_with(name, self.dyntype.clone());
-        if !namespace.is_empty() {
-            key = key.within(namespace);
-        }
-        self.parts.iter().find_map(|p| p.get(&key))
+    /// One rollout.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Guarded<VoiceRollout>>> {
+        let key = ObjectRef::new(name).within(namespace);
+        self.whole.iter().find_map(|p| p.get(&key))
     }
 
-    /// Every object, in no order.
-    pub fn all(&self) -> impl Iterator<Item = std::sync::Arc<K>> + '_ {
-        self.parts.iter().flat_map(Store::state)
-    }
-
-    /// Every object of one namespace.
-    pub fn within<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = std::sync::Arc<K>> + 'a {
-        self.all().filter(move |o| o.meta().namespace.as_deref() == Some(namespace))
-    }
-
-    /// The part that was added last.
-    ///
-    /// # Panics
-    /// When none was added.
-    pub fn newest_part(&self) -> Store<K> {
-        self.parts.last().expect("a watch was opened before").clone()
+    /// Rollouts that name an object of a kind ([`SERVICE`], [`super::kept::ROUTE`] ...), by namespace and name.
+    pub fn naming(&self, kind: &str, namespace: &str, name: &str) -> Vec<Id> {
+        self.names.of(&group(kind, namespace, name)).into_iter().map(|(id, _)| id).collect()
     }
 
     async fn ready(&self) {
         // An error means that the watch has ended, which happens at shutdown only.
-        let _ = future::join_all(self.parts.iter().map(Store::wait_until_ready)).await;
+        let _ = future::join_all(self.whole.iter().map(Store::wait_until_ready)).await;
     }
 }
 
 /// All caches.
+#[derive(Default)]
 pub struct Stores {
     /// Rollouts.
-    pub rollouts: Cache<Guarded<VoiceRollout>>,
+    pub rollouts: Rollouts,
     /// ReplicaSets that carry our label.
-    pub replica_sets: Cache<ReplicaSet>,
-    /// Pods that carry our label; metadata only.
-    pub pods: Cache<PartialObjectMeta<Pod>>,
+    pub replica_sets: Cache<SetKept>,
+    /// Pods that carry our label.
+    pub pods: Cache<PodKept>,
     /// Services.
-    pub services: Cache<Service>,
+    pub services: Cache<ServiceKept>,
     /// EndpointSlices.
-    pub slices: Cache<EndpointSlice>,
+    pub slices: Cache<SliceKept>,
     /// Istio VirtualServices.
-    pub virtual_services: Cache<DynamicObject>,
+    pub virtual_services: Cache<IstioKept>,
     /// Istio DestinationRules.
-    pub destination_rules: Cache<DynamicObject>,
-    /// Analysis runs.
-    pub runs: Cache<Guarded<VoiceAnalysisRun>>,
+    pub destination_rules: Cache<IstioKept>,
+    /// Analysis runs; the analysis controllers fill it.
+    pub runs: Cache<RunKept>,
     /// Commands of people.
-    pub actions: Cache<Guarded<VoiceRolloutAction>>,
+    pub actions: Cache<ActionKept>,
     /// Gate templates.
-    pub templates: Cache<Guarded<VoiceAnalysisTemplate>>,
+    pub templates: Cache<TemplateKept>,
     /// Cluster-wide gate templates.
-    pub cluster_templates: Cache<Guarded<ClusterVoiceAnalysisTemplate>>,
+    pub cluster_templates: Cache<TemplateKept>,
 }
 
 impl Stores {
-    /// Empty caches, to be filled by [`watch`].
-    pub fn new() -> Self {
-        Self {
-            rollouts: Cache::new(()),
-            replica_sets: Cache::new(()),
-            pods: Cache::new(()),
-            services: Cache::new(()),
-            slices: Cache::new(()),
-            virtual_services: Cache::new(routes::virtual_service()),
-            destination_rules: Cache::new(routes::destination_rule()),
-            runs: Cache::new(()),
-            actions: Cache::new(()),
-            templates: Cache::new(()),
-            cluster_templates: Cache::new(()),
-        }
-    }
-
     /// Waits until every cache has been filled once.
     pub async fn ready(&self) {
-        let names = ["rollouts", "workloads", "services", "istio", "analysis"];
-        let parts: [future::BoxFuture<'_, ()>; 5] = [
-            Box::pin(self.rollouts.ready()),
-            Box::pin(async { _ = tokio::join!(self.replica_sets.ready(), self.pods.ready()) }),
-            Box::pin(async { _ = tokio::join!(self.services.ready(), self.slices.ready()) }),
-            Box::pin(async { _ = tokio::join!(self.virtual_services.ready(), self.destination_rules.ready()) }),
-            Box::pin(async {
-                _ = tokio::join!(self.runs.ready(), self.actions.ready(), self.templates.ready(), self.cluster_templates.ready());
-            }),
+        let parts = [
+            ("rollouts", self.rollouts.ready().boxed()),
+            ("workloads", async { _ = tokio::join!(self.replica_sets.ready(), self.pods.ready()) }.boxed()),
+            ("services", async { _ = tokio::join!(self.services.ready(), self.slices.ready()) }.boxed()),
+            ("istio", async { _ = tokio::join!(self.virtual_services.ready(), self.destination_rules.ready()) }.boxed()),
+            ("analysis", self.analysis_ready().boxed()),
         ];
-        for (name, part) in names.into_iter().zip(parts) {
+        for (name, part) in parts {
             tracing::debug!(cache = name, "waiting for the cache");
             part.await;
         }
     }
 
+    async fn analysis_ready(&self) {
+        tokio::join!(self.runs.ready(), self.actions.ready(), self.templates.ready(), self.cluster_templates.ready());
+    }
+
+    /// ReplicaSets of the rollout with this UID, by name.
+    pub fn replica_sets_of(&self, namespace: &str, uid: &str) -> Vec<ReplicaSetSeen> {
+        self.replica_sets.of(&group(OWNER, namespace, uid)).into_iter().filter_map(|(_, set)| set.seen.clone()).collect()
+    }
+
+    /// EndpointSlices of a Service.
+    pub fn slices_of(&self, namespace: &str, service: &str) -> Vec<Arc<SliceKept>> {
+        self.slices.of(&group(SERVICE, namespace, service)).into_iter().map(|(_, slice)| slice).collect()
+    }
+
+    /// Runs of the rollout with this UID, by name.
+    pub fn runs_of(&self, namespace: &str, uid: &str) -> Vec<Arc<RunKept>> {
+        self.runs.of(&group(OWNER, namespace, uid)).into_iter().map(|(_, run)| run).collect()
+    }
+
+    /// Commands that nobody has looked at, for a rollout.
+    pub fn actions_for(&self, namespace: &str, rollout: &str) -> Vec<Arc<ActionKept>> {
+        self.actions.of(&group(ROLLOUT, namespace, rollout)).into_iter().map(|(_, action)| action).collect()
+    }
+
+    /// Name of the DestinationRule about a host, in a namespace.
+    pub fn rule_about(&self, namespace: &str, host: &str) -> Option<String> {
+        self.destination_rules.of(&group(HOST, namespace, host)).into_iter().next().map(|(id, _)| id.name.to_string())
+    }
+
     /// Revision of a pod, by its label.
     pub fn pod_revision(&self, namespace: &str, name: &str) -> Option<String> {
-        self.pods.get(namespace, name).and_then(|p| p.labels().get(REVISION_LABEL).cloned())
-    }
-
-    /// Labels of pods by name, for messages and counts.
-    pub fn pods_of(&self, namespace: &str, rollout: &str) -> BTreeMap<String, String> {
-        self.pods
-            .within(namespace)
-            .filter(|p| p.labels().get(ROLLOUT_LABEL).is_some_and(|r| r == rollout))
-            .filter_map(|p| Some((p.name_any(), p.labels().get(REVISION_LABEL)?.clone())))
-            .collect()
+        self.pods.get(namespace, name).and_then(|p| p.revision.clone())
     }
 }
 
-impl Default for Stores {
-    fn default() -> Self {
-        Self::new()
+/// What an analysis controller tells the rollout controller: one watch of the runs serves both. Clones are one feed.
+#[derive(Clone)]
+pub struct RunFeed {
+    writer: Arc<Mutex<Writer<RunKept>>>,
+    changed: UnboundedSender<Target>,
+}
+
+impl RunFeed {
+    /// A feed that fills a part of `runs`, and the rollouts whose runs have changed, after the cache has them.
+    pub fn new(runs: &mut Cache<RunKept>) -> (Self, UnboundedReceiver<Target>) {
+        let (changed, changes) = unbounded();
+        (Self { writer: Arc::new(Mutex::new(runs.part())), changed }, changes)
     }
-}
 
-/// What a watch yields: objects that changed, after the cache has them.
-pub type Changes<K> = futures::stream::BoxStream<'static, Result<K, watcher::Error>>;
-
-/// Objects in one answer to a list: all of an answer are in memory at once, before they are trimmed.
-const PAGE: u32 = 100;
-
-/// Adds a watch to a cache and gives its changes. `trim` takes away what is not kept.
-pub fn watch<K>(cache: &mut Cache<K>, api: Api<K>, config: watcher::Config, trim: fn(&mut K)) -> Changes<K>
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-    K::DynamicType: Hash + Eq + Clone + Debug + Send + Sync + Default,
-{
-    watch_with(cache, api, config, trim, K::DynamicType::default())
-}
-
-/// [`watch`] for kinds known at run time.
-pub fn watch_with<K>(cache: &mut Cache<K>, api: Api<K>, config: watcher::Config, trim: fn(&mut K), dyntype: K::DynamicType) -> Changes<K>
-where
-    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-    K::DynamicType: Hash + Eq + Clone + Debug + Send + Sync,
-{
-    let writer = Writer::new(dyntype);
-    cache.parts.push(writer.as_reader());
-    logged(watcher(api, config.page_size(PAGE))).default_backoff().modify(trim).reflect(writer).touched_objects().boxed()
-}
-
-fn logged<K>(
-    stream: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
-) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send
-where
-    K: Send + 'static,
-{
-    stream.inspect(|event| {
-        if let Err(error) = event {
-            tracing::warn!(kind = std::any::type_name::<K>(), %error, "watch interrupted; it is opened again");
+    /// Takes over an event of the watch.
+    pub fn take(&self, event: &watcher::Event<Guarded<VoiceAnalysisRun>>) {
+        for change in self.writer.lock().apply(event, RunKept::keep) {
+            self.tell(&change.id.namespace, change.object.rollout.as_deref());
         }
-    })
+    }
+
+    /// Takes over a run as the API server has just recorded it: a revert does not wait for the watch to tell.
+    pub fn recorded(&self, run: &VoiceAnalysisRun) {
+        let namespace = run.namespace().unwrap_or_default();
+        let kept = RunKept::keep(&DeserializeGuard(Ok(run.clone())));
+        if self.writer.lock().replace(&Id::new(&namespace, &run.name_any()), kept) {
+            self.tell(&namespace, Some(&run.spec.rollout));
+        }
+    }
+
+    fn tell(&self, namespace: &str, rollout: Option<&str>) {
+        if let Some(target) = rollout.and_then(|r| target(namespace, r)) {
+            // The other end goes at shutdown.
+            let _ = self.changed.unbounded_send(target);
+        }
+    }
+}
+
+/// The rollout `name` of `namespace`.
+pub fn target(namespace: &str, name: &str) -> Option<Target> {
+    (!namespace.is_empty()).then(|| ObjectRef::new(name).within(namespace))
 }
 
 /// The API of a kind in one namespace or in all.

@@ -4,4 +4,5 @@ mod cluster;
 mod comparison;
 mod crash;
 mod idle;
+mod left;
 mod release;

@@ -23,6 +23,11 @@ async fn a_release_without_gates_reaches_every_caller() {
         decisions,
         ["FirstDeployment", "FirstDeployed", "ReleaseStarted", "WeightApplied", "WeightApplied", "StepsPassed", "Promoted"]
     );
+    // Numbers of pods may be written late, and are right when nothing moves any more.
+    tokio::time::sleep(std::time::Duration::from_secs(2 * 3600)).await;
+    let rest = cluster.status("agent").await;
+    let pods = |hash: &Option<String>| rest.revisions.iter().find(|r| Some(&r.hash) == hash.as_ref()).map(|r| (r.replicas, r.ready));
+    assert_eq!((pods(&done.stable_revision), pods(&first.stable_revision)), (Some((4, 4)), Some((0, 0))));
 }
 
 #[tokio::test(start_paused = true)]

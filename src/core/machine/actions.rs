@@ -100,17 +100,17 @@ impl Machine<'_> {
             return Err("it is paused: resume it first (or take spec.paused out of the manifest)".into());
         }
         let holds = self.holds();
-        if let Some((gate, message, _)) = holds.iter().find(|(_, _, may)| !may) {
+        if let Some(hold) = holds.iter().find(|h| !h.may_override) {
             return Err(format!(
-                "gate {gate} failed ({message}): promote does not override a failed gate; abort, or retry with fresh evidence"
+                "gate {} failed ({}): promote does not override a failed gate; abort, or retry with fresh evidence",
+                hold.name, hold.message
             ));
         }
         let step = self.step_text();
         let index = self.step_index();
         if !holds.is_empty() {
-            let names: Vec<String> = holds.iter().map(|(n, _, _)| n.clone()).collect();
-            let detail: Vec<String> = holds.iter().map(|(n, m, _)| format!("{n} ({m})")).collect();
-            self.s.step.overridden.extend(names);
+            let detail: Vec<String> = holds.iter().map(|h| format!("{} ({})", h.name, h.message)).collect();
+            self.s.step.overridden.extend(holds.into_iter().map(|h| h.key));
             self.s.step.promoted = matches!(self.plan.steps.get(index), Some(PlanStep::Pause(_)));
             self.record("Overridden", format!("step {step} goes on without {}{why}", detail.join(", ")), by, true);
             return Ok(format!("step {step} goes on without {}", detail.join(", ")));

@@ -62,9 +62,9 @@ impl Machine<'_> {
             self.waiting.frozen = true;
             return true;
         }
-        if let Some((gate, message, may_override)) = self.holds().into_iter().next() {
-            let way = if may_override { "waits for it to recover, or promote, or abort" } else { "abort or retry" };
-            self.hold(format!("{} ({way})", told(&gate, &message)));
+        if let Some(hold) = self.holds().into_iter().next() {
+            let way = if hold.may_override { "waits for it to recover, or promote, or abort" } else { "abort or retry" };
+            self.hold(format!("{} ({way})", told(&hold.name, &hold.message)));
             self.waiting.frozen = true;
             return true;
         }

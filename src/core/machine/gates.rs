@@ -9,7 +9,7 @@ use crate::api::status::{GateSummary, Grounds, Promotion, PromotionStage, RunRec
 use crate::core::gates::calls::told as told_of;
 use crate::core::observe::RunSeen;
 
-/// Time after which a measurement that is under way is told.
+/// Time after which a measurement that is under way, or due and not begun, is told.
 const TOLD_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Gate values as the decision record keeps them, `p95-first-token=812 (Fail)`.
@@ -19,6 +19,24 @@ pub fn values_of(gates: &[GateSummary]) -> Vec<String> {
         format!("{}={} ({verdict})", g.name, g.value.as_deref().unwrap_or("none"))
     };
     gates.iter().map(line).collect()
+}
+
+/// Something that holds a release where it is.
+pub(super) struct Hold {
+    /// How `status.step.overridden` names it: see [`override_key`]; a run by its name.
+    pub key: String,
+    /// Name of the gate or run.
+    pub name: String,
+    /// What it says.
+    pub message: String,
+    /// A person may go on without it.
+    pub may_override: bool,
+}
+
+/// How an override names a gate. One of the background and one of a step may be called the same, and whoever goes on
+/// without the one has said nothing about the other.
+fn override_key(kind: RunKind, gate: &str) -> String {
+    format!("{kind:?}/{gate}")
 }
 
 impl Machine<'_> {
@@ -65,9 +83,12 @@ impl Machine<'_> {
         }
         let told_at = counts.then(|| MicroTime(self.now()));
         let mut message = gate.message;
-        // Most measurements take an instant: that one is under way is told, and written, only if it lasts.
-        if let Some(flight) = &gate.in_flight
-            && !self.due(super::after(&MicroTime(flight.started_at.0), TOLD_AFTER))
+        // Most measurements take an instant: that one is under way, or waits for the first values of others, is told, and
+        // written, only if it lasts.
+        let measured = gate.counts.pass + gate.counts.fail + gate.counts.inconclusive + gate.counts.error > 0;
+        let waits = gate.next_at.as_ref().filter(|at| !measured && at.0 <= self.now());
+        if let Some(since) = gate.in_flight.as_ref().map(|f| &f.started_at).or(waits)
+            && !self.due(super::after(&MicroTime(since.0), TOLD_AFTER))
             && let Some(known) = self.s.gates.iter().find(|s| s.name == gate.name && s.kind == kind)
             && (known.verdict, &known.value) == (verdict, &gate.value)
         {
@@ -94,18 +115,25 @@ impl Machine<'_> {
         }
     }
 
-    /// Gates and stopped runs that hold the release where it is: (name, message, whether a person may override it).
-    pub(super) fn holds(&self) -> Vec<(String, String, bool)> {
+    /// Gates and stopped runs that hold the release where it is.
+    pub(super) fn holds(&self) -> Vec<Hold> {
         let holds =
             |g: &GateStatus| g.mode != Mode::DryRun && (g.consequence == Some(Consequence::Pause) || g.verdict == Some(Verdict::Fail));
         let open = |(kind, g): (RunKind, GateStatus)| {
-            let fail = g.verdict == Some(Verdict::Fail);
-            let overridden = !fail && self.s.step.overridden.contains(&g.name);
-            (!overridden).then(|| (g.name.clone(), self.told_message(kind, &g), !fail))
+            let may_override = g.verdict != Some(Verdict::Fail);
+            let message = self.told_message(kind, &g);
+            let hold = Hold { key: override_key(kind, &g.name), name: g.name, message, may_override };
+            (!may_override || !self.s.step.overridden.contains(&hold.key)).then_some(hold)
         };
         let stopped = self.stopped_runs().into_iter().filter(|n| !self.s.step.overridden.contains(n));
-        let stopped = stopped.map(|name| (name, "stopped before a verdict".to_string(), true));
+        let stopped =
+            stopped.map(|name| Hold { key: name.clone(), name, message: "stopped before a verdict".to_string(), may_override: true });
         self.active_gates().into_iter().filter(|(_, g)| holds(g)).filter_map(open).chain(stopped).collect()
+    }
+
+    /// A person overrode the gate in this step.
+    fn overrides(&self, kind: RunKind, gate: &str) -> bool {
+        self.s.step.overridden.contains(&override_key(kind, gate))
     }
 
     /// Names of runs that count now and that somebody stopped: they will never say more.
@@ -126,10 +154,10 @@ impl Machine<'_> {
     /// that a person overrode does not have to; the others do.
     pub(super) fn step_run_passed(&self) -> bool {
         let Some(run) = self.step_run() else { return false };
-        let overridden = |name: &String| self.s.step.overridden.contains(name);
         if run.phase == RunPhase::Stopped {
-            return overridden(&run.name);
+            return self.s.step.overridden.contains(&run.name);
         }
+        let overridden = |name: &str| self.overrides(RunKind::Step, name);
         let passed = |g: &&GateStatus| g.verdict == Some(Verdict::Pass) && g.counts.pass > 0;
         let gates: Vec<&GateStatus> = run.gates.iter().filter(|g| g.mode == Mode::Enforce).collect();
         let by_person = gates.iter().any(|g| overridden(&g.name));
@@ -144,7 +172,8 @@ impl Machine<'_> {
     /// The enforcing gate of the step's own run that is waited for, in words.
     pub(super) fn undecided(&self) -> String {
         let gates = self.step_run().map(|r| r.gates.as_slice()).unwrap_or_default();
-        match gates.iter().find(|g| g.mode == Mode::Enforce && g.verdict != Some(Verdict::Pass)) {
+        let open = |g: &&GateStatus| g.mode == Mode::Enforce && g.verdict != Some(Verdict::Pass) && !self.overrides(RunKind::Step, &g.name);
+        match gates.iter().find(open) {
             Some(g) => {
                 // As it is told in `status.gates`.
                 let told = self.s.gates.iter().find(|s| s.kind == RunKind::Step && s.name == g.name).map_or(&g.message, |s| &s.message);
@@ -163,7 +192,7 @@ impl Machine<'_> {
             return None;
         }
         let since = self.s.step.weight_since.as_ref().map(|t| t.0);
-        for name in names.iter().filter(|n| !self.s.step.overridden.contains(n)) {
+        for name in names.iter().filter(|n| !self.overrides(RunKind::Background, n)) {
             let Some(gate) = run.and_then(|r| r.gates.iter().find(|g| &g.name == name)) else {
                 return Some((name.clone(), "no measurement yet".into()));
             };

@@ -6,6 +6,7 @@
 mod actions;
 mod advance;
 mod gates;
+mod left;
 mod present;
 mod promotion;
 mod revisions;
@@ -36,6 +37,8 @@ const REPEATED: [&str; 3] = ["WeightApplied", "RoutesChangedByOthers", "CanaryUn
 pub struct Decision {
     /// What is true now; written before any of the intents is carried out.
     pub status: VoiceRolloutStatus,
+    /// It differs from the last one in numbers of pods alone, on which nothing rests: it may be written a little later.
+    pub counts_only: bool,
     /// Intents that only take canary traffic away after an abort: carried out first, and even when the status
     /// cannot be written.
     pub urgent: Vec<Intent>,
@@ -69,6 +72,7 @@ pub fn decide(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen:
     }
     // A change of roles or an abort ended, and another revision waits for its turn: nobody else would wake us for it.
     let (mut second, _) = decide_once(subject, plan, &first.status, seen);
+    second.counts_only = false;
     second.events.splice(0..0, first.events);
     second
 }
@@ -94,6 +98,7 @@ fn decide_once(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen
         m.note_gates();
         m.steer_traffic();
         m.heed_deadline();
+        m.keep_routes();
         m.scale();
     }
     m.tidy_runs();
@@ -154,8 +159,9 @@ impl<'a> Machine<'a> {
         }
         self.leave_ticks_unwritten();
         let now = self.seen.now;
+        let counts_only = self.s != *self.old && without_counts(&self.s) == without_counts(self.old);
         let wake_at = self.wakes.into_iter().filter(|t| *t > now).min();
-        Decision { status: self.s, urgent: self.urgent, intents: self.intents, events: self.events, wake_at }
+        Decision { status: self.s, counts_only, urgent: self.urgent, intents: self.intents, events: self.events, wake_at }
     }
 
     /// A gate that goes on passing tells its new values in its run; they alone are no reason to write the rollout.
@@ -292,6 +298,14 @@ impl<'a> Machine<'a> {
         self.s.steps_hash = Some(self.plan.steps_hash.clone());
         self.s.step = StepState { started_at: Some(now.clone()), progress_at: Some(now), weight_since, ..StepState::default() };
     }
+}
+
+fn without_counts(status: &VoiceRolloutStatus) -> VoiceRolloutStatus {
+    let mut status = status.clone();
+    for revision in &mut status.revisions {
+        (revision.replicas, revision.ready) = (0, 0);
+    }
+    status
 }
 
 /// `since` plus a delay; never overflows.

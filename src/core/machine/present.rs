@@ -21,12 +21,16 @@ impl Machine<'_> {
         if let Some(problem) = references.as_ref().filter(|p| !self.s.message.contains(p.as_str())) {
             self.s.message = format!("{}; but {problem}", self.s.message);
         }
+        if let Some(note) = self.left_note() {
+            self.s.message = format!("{}; {note}", self.s.message);
+        }
         self.scale_view();
         self.set_conditions(references);
     }
 
     fn phase(&self) -> Phase {
         let clear = self.seen.routes.iter().all(|r| r.says(0) || r.weights.is_err()) && self.s.weights.applied == 0;
+        let clear = clear && self.left_behind().is_empty();
         if self.seen.deleting {
             Phase::Reverting
         } else if self.s.abort.is_some() {

@@ -17,10 +17,11 @@ impl Machine<'_> {
             }
         }
         let mut progress = false;
-        let canary = self.canary().to_string();
+        // Pods of a release; those of a rollout at rest come and go.
+        let canary = self.s.canary_revision.clone().filter(|c| self.s.stable_revision.as_ref() != Some(c));
         for revision in &mut self.s.revisions {
             let (wanted, ready) = seen.replica_set(&revision.hash).map_or((0, 0), |r| (r.wanted, r.ready));
-            progress |= revision.hash == canary && ready > revision.ready;
+            progress |= canary.as_ref() == Some(&revision.hash) && ready > revision.ready;
             revision.replicas = wanted;
             revision.ready = ready;
         }
@@ -48,6 +49,12 @@ impl Machine<'_> {
             return;
         }
         if self.in_steps() && self.s.steps_hash.as_deref() != Some(&self.plan.steps_hash) {
+            // A verdict that came with the change is not lost with the old steps.
+            self.note_gates();
+            self.heed_gates();
+            if self.s.abort.is_some() {
+                return;
+            }
             self.record("StepsChanged", "the step list changed: starting again from the first step", None, false);
             let kept = self.s.step.clone();
             self.reset_steps();
@@ -170,6 +177,8 @@ impl Machine<'_> {
         let now = MicroTime(self.now());
         let clear = self.s.weights.applied == 0 && self.seen.routes.iter().all(|r| r.weights.is_ok());
         let in_use: Vec<String> = if self.s.abort.is_some() { vec![] } else { vec![self.canary().to_string()] };
+        // Whom a route that is not named any more still sends calls to is not known.
+        let left = !self.left_behind().is_empty();
         let stable = self.s.stable_revision.clone();
         let arm = self.seen.canary_arm.selects.clone();
         let applied = self.s.weights.applied;
@@ -183,6 +192,7 @@ impl Machine<'_> {
             if current || called(&revision.hash) {
                 revision.retired_at = None;
             } else if revision.retired_at.is_none()
+                && !left
                 && (clear || arm.as_ref() != Some(&revision.hash))
                 && seen.replica_set(&revision.hash).is_some_and(|r| r.wanted > 0 || r.exist > 0)
             {

@@ -1,6 +1,10 @@
 //! Analysis runs: which should exist, and which have had their day.
 
-use super::Machine;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+
+use super::{Machine, Waiting, after};
 use crate::api::VoiceAnalysisRunSpec;
 use crate::api::rollout::Analysis;
 use crate::api::run::{RunKind, RunPhase, Verdict};
@@ -40,22 +44,37 @@ impl Machine<'_> {
         if self.forged_run().is_some() || at.is_some_and(|i| self.run_of(&self.s.runs[i]).is_some()) {
             return;
         }
-        let spec = match self.run_spec(kind, step, analysis, path) {
+        let mut spec = match self.run_spec(kind, step, analysis, path) {
             Ok(spec) => spec,
             Err(problem) => {
-                self.wait(problem, false);
+                // More than that the analysis has not started.
+                if !self.waiting.held {
+                    self.waiting = Waiting { what: problem, ..Waiting::default() };
+                }
                 return;
             }
         };
-        let spec_hash = spec_hash(&spec);
-        let part = step.map_or("bg".to_string(), |i| format!("s{}", i + 1));
-        let name = format!("{}-{}-{}-{part}-{}", self.subject.name, spec.revision, spec.attempt, &spec_hash[..6]);
-        let record = RunRecord { name: name.clone(), kind, step, spec_hash };
+        let mut record = self.run_record(&spec);
+        // Steps that changed and changed back within a second: the run that ended with the change does not stand for the
+        // new one.
+        let ended = |name: &str| self.seen.runs.iter().any(|r| r.name == name && (r.stop || r.phase != RunPhase::Running));
+        while let Some(since) = spec.traffic_since.take_if(|_| ended(&record.name)) {
+            spec.traffic_since = Some(Time(after(&MicroTime(since.0), Duration::from_secs(1))));
+            record = self.run_record(&spec);
+        }
+        let name = record.name.clone();
         match at {
             Some(i) => self.s.runs[i] = record,
             None => self.s.runs.push(record),
         }
         self.intents.push(Intent::CreateRun { name, spec: Box::new(spec) });
+    }
+
+    fn run_record(&self, spec: &VoiceAnalysisRunSpec) -> RunRecord {
+        let spec_hash = spec_hash(spec);
+        let part = spec.step.map_or("bg".to_string(), |i| format!("s{}", i + 1));
+        let name = format!("{}-{}-{}-{part}-{}", self.subject.name, spec.revision, spec.attempt, &spec_hash[..6]);
+        RunRecord { name, kind: spec.kind, step: spec.step, spec_hash }
     }
 
     /// Forgets a background run without one of the gates that have to pass now, or with evidence for other gates that

@@ -91,7 +91,7 @@ impl Machine<'_> {
     }
 
     /// Another rollout owns the routes: they are not written, but to end an abort that had begun.
-    fn foreign(&self) -> bool {
+    pub(super) fn foreign(&self) -> bool {
         self.seen.rival.is_some() && (self.s.abort.is_none() || self.s.step.weight_since.is_some())
     }
 
@@ -145,7 +145,7 @@ impl Machine<'_> {
     }
 
     /// There is an abort, and more than this status knows of it: a verdict, an action, or an earlier status.
-    fn abort_is_recorded(&self) -> bool {
+    pub(super) fn abort_is_recorded(&self) -> bool {
         self.s.abort.as_ref().is_some_and(|a| a.gate.is_some() || a.by.is_some() || self.old.abort.is_some())
     }
 
@@ -223,7 +223,7 @@ impl Machine<'_> {
 
     /// The canary arm may select another revision once no route has sent it calls for as long as a change takes.
     fn canary_arm_free(&mut self, first: bool) -> bool {
-        let zero = self.seen.routes.iter().all(|r| r.says(0));
+        let zero = self.seen.routes.iter().all(|r| r.says(0)) && self.left_behind().is_empty();
         if first || (zero && self.seen.canary_arm.selects.is_none()) {
             return true;
         }
@@ -240,22 +240,25 @@ impl Machine<'_> {
         free
     }
 
-    /// Somebody else changed weights that had been read back.
+    /// Somebody else changed weights that had been read back. A route that the spec names only since then is no such
+    /// thing: its weight is waited for.
     fn note_drift(&mut self) {
         let settled = self.s.step.weight_since.is_some() && self.old.weights.desired == self.s.weights.desired;
         let desired = self.s.weights.desired;
-        let changed = self.seen.routes.iter().find(|r| r.weights.is_ok() && !r.says(desired));
-        match changed {
-            Some(route) if settled => {
-                let found = route.weights.as_ref().ok().and_then(|w| w.first()).map_or(0, |w| w.canary);
-                let reason =
-                    format!("VirtualService {}/{} says {found} in place of {desired}: it is put right", route.namespace, route.name);
-                self.record("RoutesChangedByOthers", reason, None, true);
-                self.s.step.weight_since = None;
-                self.s.step.progress_at = Some(MicroTime(self.now()));
-            }
-            _ => {}
+        let seen = self.seen;
+        let changed = seen.routes.iter().filter(|r| settled && r.weights.is_ok() && !r.says(desired));
+        let Some(route) = changed.min_by_key(|r| desired != 0 && !self.is_managed(r)) else { return };
+        if desired == 0 || self.is_managed(route) {
+            let found = route.weights.as_ref().ok().and_then(|w| w.first()).map_or(0, |w| w.canary);
+            let reason = format!("VirtualService {}/{} says {found} in place of {desired}: it is put right", route.namespace, route.name);
+            self.record("RoutesChangedByOthers", reason, None, true);
         }
+        self.s.step.weight_since = None;
+        self.s.step.progress_at = Some(MicroTime(self.now()));
+    }
+
+    fn is_managed(&self, route: &RouteSeen) -> bool {
+        self.s.managed_routes.iter().any(|r| (&r.namespace, &r.virtual_service) == (&route.namespace, &route.name))
     }
 
     /// The VoiceRollout goes: routes to stable, then let it go.
@@ -265,14 +268,21 @@ impl Machine<'_> {
         if !self.seen.finalizer {
             return;
         }
-        let open = self.seen.routes.iter().filter(|r| r.weights.is_ok() && !r.says(0));
-        let writes: Vec<Intent> = open
+        let loaded = |r: &RouteSeen| r.readable.iter().any(|w| w.canary > 0);
+        let open = |r: &&RouteSeen| !r.theirs && if r.weights.is_ok() { !r.says(0) } else { loaded(r) };
+        let mut writes: Vec<Intent> = self
+            .seen
+            .routes
+            .iter()
+            .filter(open)
             .map(|r| Intent::SetWeights { namespace: r.namespace.clone(), name: r.name.clone(), canary: 0, direction: Direction::Lower })
             .collect();
-        if self.seen.rival.is_some() || writes.is_empty() {
+        writes.extend(self.left_behind().into_iter().map(|l| Intent::ReturnRoute { route: l.route }));
+        if writes.is_empty() {
             self.intents.push(Intent::RemoveFinalizer);
         } else {
             self.urgent.extend(writes);
+            self.look_again();
             self.wait("routes to say 0", false);
         }
     }

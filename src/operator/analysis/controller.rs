@@ -20,6 +20,7 @@ use crate::api::run::{RunPhase, Verdict, VoiceAnalysisRunStatus};
 use crate::api::{VoiceAnalysisRun, VoiceRollout};
 use crate::core::gates::{self, Plan, Work};
 use crate::metrics::Metrics;
+use crate::operator::stores::RunFeed;
 use crate::operator::write::{WRITE_TIMEOUT, WriteError, write};
 
 /// Wait after a conflict; the watch brings the newer object.
@@ -55,6 +56,8 @@ pub struct State {
     pool: Arc<GatePool>,
     memo: Memo,
     backoff: Backoff,
+    /// Tells the rollout controller.
+    feed: RunFeed,
     /// UIDs of runs whose VoiceRollout was seen to have asked for them.
     recorded: Mutex<std::collections::HashSet<String>>,
     /// All runs, for what a release has spent.
@@ -63,9 +66,15 @@ pub struct State {
 
 impl State {
     /// A state whose pool wakes the queue through `wake`; `runs` is the controller's cache.
-    pub fn new(ctx: Arc<AnalysisContext>, limits: Limits, wake: UnboundedSender<ObjectRef<Guarded>>, runs: Store<Guarded>) -> Self {
+    pub fn new(
+        ctx: Arc<AnalysisContext>,
+        limits: Limits,
+        wake: UnboundedSender<ObjectRef<Guarded>>,
+        feed: RunFeed,
+        runs: Store<Guarded>,
+    ) -> Self {
         let pool = GatePool::new(ctx.sources.clone(), ctx.secrets.clone(), limits, wake);
-        Self { ctx, pool, memo: Memo::default(), backoff: Backoff::default(), recorded: Mutex::default(), runs }
+        Self { ctx, pool, memo: Memo::default(), backoff: Backoff::default(), feed, recorded: Mutex::default(), runs }
     }
 
     /// The runs but this one, as last written.
@@ -210,6 +219,9 @@ async fn persist(run: &VoiceAnalysisRun, uid: &str, status: VoiceAnalysisRunStat
     let params = PostParams { field_manager: Some(crate::api::common::FIELD_MANAGER.into()), ..PostParams::default() };
     let mut written = write(&state.ctx.leadership, what, api.replace_status(&name, &params, &next)).await?;
     written.metadata.managed_fields = None;
+    if written.status.as_ref().is_some_and(|s| s.phase == RunPhase::Fail) {
+        state.feed.recorded(&written);
+    }
     state.memo.wrote(uid, run.resource_version(), written);
     Ok(())
 }

@@ -23,8 +23,11 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::cache::events;
 use super::clock::Clock;
+use super::kept::without_record;
 use super::leadership::Leadership;
+use super::stores::{RunFeed, scoped};
 use super::write::WRITE_TIMEOUT;
 use crate::api::VoiceAnalysisRun;
 use crate::metrics::Metrics;
@@ -60,21 +63,30 @@ pub struct AnalysisContext {
     pub metrics: Arc<Metrics>,
 }
 
-/// Runs the controller until `stop`, for one namespace or all. A process that does not lead keeps its cache and does
+/// Runs the controller until `stop`, for one namespace or all. Its watch fills `feed`. A process that does not lead keeps its cache and does
 /// nothing else; when it begins to lead, every run is looked at.
-pub async fn run(ctx: Arc<AnalysisContext>, namespace: Option<String>, stop: impl Future<Output = ()> + Send + Sync + 'static) {
-    let api: Api<Guarded> = match &namespace {
-        Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
-        None => Api::all(ctx.client.clone()),
-    };
+pub async fn run(
+    ctx: Arc<AnalysisContext>,
+    namespace: Option<String>,
+    feed: RunFeed,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let api: Api<Guarded> = scoped(&ctx.client, namespace.as_deref());
     let (wake, finished) = mpsc::unbounded();
     let leads = leadership_changes(ctx.leadership.changes());
     let (store, writer) = reflector::store();
-    let state = Arc::new(controller::State::new(ctx, Limits::default(), wake, store.clone()));
+    let state = Arc::new(controller::State::new(ctx, Limits::default(), wake, feed.clone(), store.clone()));
     // Also when this future is dropped: its measurements must not outlive it.
     let _tasks = EndTasks(state.clone());
-    let changes =
-        watcher(api, watcher::Config::default()).default_backoff().modify(super::trim::metadata).reflect(writer).touched_objects();
+    let changes = events(api, watcher::Config::default())
+        .inspect(move |event| {
+            if let Ok(event) = event {
+                feed.take(event);
+            }
+        })
+        .modify(without_record)
+        .reflect(writer)
+        .touched_objects();
     let stop = stop.shared();
     let controller = Controller::for_stream(changes, store)
         .with_config(kube_controller::Config::default().concurrency(CONCURRENCY))

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::world::{Say, World};
+use super::world::{Say, World, route_seen};
 use crate::api::VoiceAnalysisRunSpec;
 use crate::api::analysis::{Gate, Mode, OnError, OnFail, OnInconclusive};
 use crate::api::run::{Consequence, GateStatus, RunKind, RunPhase, Verdict};
 use crate::core::gates::{gates_hash, spec_hash};
 use crate::core::intent::{Arm, Intent};
-use crate::core::observe::{ArmSeen, Observations, ReplicaSetSeen, RunSeen};
+use crate::core::observe::{ArmSeen, Observations, ReplicaSetSeen, RouteSeen, RunSeen};
 use crate::core::route::Direction;
 
 impl World {
@@ -21,6 +21,11 @@ impl World {
             Intent::AddFinalizer => self.seen.finalizer = true,
             Intent::RemoveFinalizer => (self.seen.finalizer, self.gone) = (false, true),
             Intent::SetWeights { name, canary, direction, .. } => self.set_weights(name, *canary, *direction, seen),
+            Intent::ReturnRoute { route } => {
+                for dropped in self.dropped.iter_mut().filter(|d| d.name == route.virtual_service) {
+                    *dropped = route_seen(&dropped.name, 0);
+                }
+            }
             Intent::CreateReplicaSet { hash, number, replicas } => self.create_set(hash, *number, *replicas),
             Intent::ScaleReplicaSet { name, replicas } => {
                 if let Some(set) = self.seen.replica_sets.iter_mut().find(|s| &s.name == name) {
@@ -142,10 +147,42 @@ impl World {
         (sets, stable, canary)
     }
 
+    /// Somebody changes a VirtualService that is named.
+    pub fn edit_route(&mut self, index: usize, edit: impl FnOnce(&mut RouteSeen)) {
+        if let Some(route) = self.seen.routes.get_mut(index) {
+            edit(route);
+        }
+    }
+
+    /// The spec does not name the VirtualService any more.
+    pub fn drop_route(&mut self, name: &str) {
+        let (gone, kept) = std::mem::take(&mut self.seen.routes).into_iter().partition(|r| r.name == name);
+        self.seen.routes = kept;
+        self.dropped.extend::<Vec<_>>(gone);
+    }
+
+    /// The spec names it again.
+    pub fn name_again(&mut self, name: &str) {
+        let (again, still) = std::mem::take(&mut self.dropped).into_iter().partition(|r| r.name == name);
+        self.dropped = still;
+        self.seen.routes.extend::<Vec<_>>(again);
+    }
+
+    /// A route that is not named any more still gives the canary calls.
+    pub fn owes(&self) -> bool {
+        let mine = |r: &&RouteSeen| self.status.managed_routes.iter().any(|m| m.virtual_service == r.name);
+        self.dropped.iter().filter(mine).any(|r| self.dropped_weight(&r.name) > 0)
+    }
+
+    /// Canary weight of a VirtualService that is not named any more.
+    pub fn dropped_weight(&self, name: &str) -> i64 {
+        self.dropped.iter().find(|r| r.name == name).map_or(0, |r| r.weights.as_ref().map_or(0, |w| w[0].canary))
+    }
+
     /// Remembers who may get calls now.
     fn note_callers(&mut self) {
         let now = self.seen.now;
-        let canary = self.seen.applied_weight();
+        let canary = self.seen.applied_weight().max(i32::from(self.owes()));
         let weights = self.seen.routes.iter().filter_map(|r| r.weights.as_ref().ok()).flatten();
         let to_stable = weights.map(|w| w.stable).max().unwrap_or(0) > 0;
         let arms = [(&self.seen.stable_arm, to_stable), (&self.seen.canary_arm, canary > 0)];

@@ -32,6 +32,7 @@ pub enum Event {
     PodsDie(u32),
     Weights(usize, i64),
     Unreadable(usize, bool),
+    Named(bool),
     ArmTrouble(bool, bool),
     ArmPointed(bool, u32),
     Rival(bool),
@@ -71,7 +72,10 @@ fn step_lists() -> Vec<Option<Vec<Step>>> {
 }
 
 fn backgrounds() -> Vec<Option<Analysis>> {
-    vec![None, Some(gates(vec![gate("live")])), Some(gates(vec![gate("live"), gate("tools")]))]
+    // A gate may be called as one of a step.
+    let lists = [vec!["live"], vec!["live", "tools"], vec!["live", "p95"]];
+    let analysis = |names: Vec<&str>| gates(names.into_iter().map(gate).collect());
+    std::iter::once(None).chain(lists.into_iter().map(|l| Some(analysis(l)))).collect()
 }
 
 pub fn event() -> impl Strategy<Value = Event> {
@@ -90,7 +94,7 @@ pub fn event() -> impl Strategy<Value = Event> {
         1 => (verb(), 1u32..5).prop_map(|(v, n)| Event::AskForVersion(v, n)),
         3 => (0usize..7).prop_map(Event::Steps),
         1 => (7usize..step_lists().len()).prop_map(Event::Steps),
-        1 => (0usize..3).prop_map(Event::Background),
+        1 => (0usize..4).prop_map(Event::Background),
         1 => prop::sample::select(vec![0, 1, 3, 10, 10]).prop_map(Event::Replicas),
         1 => any::<bool>().prop_map(Event::Paused),
         1 => (0i32..3).prop_map(Event::Window),
@@ -101,6 +105,7 @@ pub fn event() -> impl Strategy<Value = Event> {
         1 => (1u32..5).prop_map(Event::PodsDie),
         2 => (0usize..2, 0i64..101).prop_map(|(i, w)| Event::Weights(i, w)),
         1 => (0usize..2, any::<bool>()).prop_map(|(i, bad)| Event::Unreadable(i, bad)),
+        2 => any::<bool>().prop_map(Event::Named),
         1 => any::<(bool, bool)>().prop_map(|(a, bad)| Event::ArmTrouble(a, bad)),
         1 => (any::<bool>(), 1u32..5).prop_map(|(a, v)| Event::ArmPointed(a, v)),
         1 => any::<bool>().prop_map(Event::Rival),
@@ -127,6 +132,7 @@ impl Story {
         let mut world = World::new(spec(step_lists()[0].clone(), None));
         world.seen.routes.push(route_seen("second", 0));
         world.pace = 20;
+        world.lazy = true;
         world.edit(|s| s.progress_deadline = seconds(300));
         Self { world, past: vec![], check }
     }
@@ -180,10 +186,8 @@ impl Story {
         w.seen.rival = None;
         w.seen.runs.retain(|r| r.spec_hash != "forged");
         (w.seen.stable_arm.problem, w.seen.canary_arm.problem) = (None, None);
-        for i in 0..2 {
-            if w.seen.routes[i].weights.is_err() {
-                w.seen.routes[i] = route_seen(["agent", "second"][i], 30);
-            }
+        for route in w.seen.routes.iter_mut().chain(&mut w.dropped).filter(|r| r.weights.is_err()) {
+            *route = route_seen(&route.name, 30);
         }
         if w.plan().errors.is_empty() {
             return;
@@ -225,10 +229,15 @@ impl Story {
                     (set.exist, set.ready, set.available) = (0, 0, 0);
                 }
             }
-            Event::Weights(i, canary) => w.seen.routes[i] = route_seen(["agent", "second"][i], canary),
-            Event::Unreadable(i, true) => w.seen.routes[i].weights = Err("VirtualService voice/x does not exist".into()),
-            Event::Unreadable(i, false) if w.seen.routes[i].weights.is_ok() => {}
-            Event::Unreadable(i, false) => w.seen.routes[i] = route_seen(["agent", "second"][i], 0),
+            Event::Weights(i, canary) => w.edit_route(i, |r| *r = route_seen(&r.name, canary)),
+            Event::Unreadable(i, true) => w.edit_route(i, |r| r.weights = Err("VirtualService voice/x does not exist".into())),
+            Event::Unreadable(i, false) => w.edit_route(i, |r| {
+                if r.weights.is_err() {
+                    *r = route_seen(&r.name, 0);
+                }
+            }),
+            Event::Named(true) => w.name_again("second"),
+            Event::Named(false) => w.drop_route("second"),
             Event::ArmTrouble(stable, bad) => {
                 let arm = if stable { &mut w.seen.stable_arm } else { &mut w.seen.canary_arm };
                 arm.problem = bad.then(|| format!("{} does not exist", arm.name));

@@ -29,6 +29,7 @@ pub fn check(w: &World, pass: &Pass) -> Check {
         stable_moves_completely,
         stable_keeps_its_pods,
         pods_with_calls_stay,
+        routes_are_let_go_without_canary_traffic,
         phases_are_true,
         looks_ahead,
         says_it_again,
@@ -191,7 +192,7 @@ fn step_passed(pass: &Pass, index: i32) -> Check {
             ensure(promoted || waited >= SignedDuration::try_from(*d).unwrap(), || format!("after {waited:?} of {d:?}"))
         }
         PlanStep::Analysis { run, require } => {
-            let overridden = |name: &String| (here && old.overridden.contains(name)) || asked(pass, Verb::Promote);
+            let overridden = |key: &str| (here && old.overridden.iter().any(|o| o == key)) || asked(pass, Verb::Promote);
             let own = run.as_ref().map_or(Ok(()), |_| run_passed(pass, RunKind::Step, Some(index), None, &overridden));
             own.and_then(
                 |()| if require.is_empty() { Ok(()) } else { run_passed(pass, RunKind::Background, None, Some(require), &overridden) },
@@ -201,7 +202,7 @@ fn step_passed(pass: &Pass, index: i32) -> Check {
 }
 
 /// I4: a run that was asked for says that every enforcing gate (or each of `names`) passed on a measurement.
-fn run_passed(pass: &Pass, kind: RunKind, step: Option<i32>, names: Option<&Vec<String>>, overridden: &dyn Fn(&String) -> bool) -> Check {
+fn run_passed(pass: &Pass, kind: RunKind, step: Option<i32>, names: Option<&Vec<String>>, overridden: &dyn Fn(&str) -> bool) -> Check {
     let record = after(pass).runs.iter().find(|r| r.kind == kind && r.step == step).ok_or("I4: no run was asked for")?;
     let run = pass.seen.runs.iter().find(|r| r.name == record.name && r.spec_hash == record.spec_hash).ok_or("I4: there is no such run")?;
     if run.phase == RunPhase::Stopped && overridden(&run.name) {
@@ -210,7 +211,7 @@ fn run_passed(pass: &Pass, kind: RunKind, step: Option<i32>, names: Option<&Vec<
     let counts = |g: &&GateStatus| names.map_or(g.mode == Mode::Enforce, |n| n.contains(&g.name));
     let gates: Vec<&GateStatus> = run.gates.iter().filter(counts).collect();
     let passed = |g: &GateStatus| g.counts.pass > 0 && (g.verdict == Some(Verdict::Pass) || (kind == RunKind::Background && g.passing));
-    let open = gates.iter().find(|g| !passed(g) && (g.verdict == Some(Verdict::Fail) || !overridden(&g.name)));
+    let open = gates.iter().find(|g| !passed(g) && (g.verdict == Some(Verdict::Fail) || !overridden(&format!("{kind:?}/{}", g.name))));
     ensure(!gates.is_empty() && open.is_none(), || format!("I4: {:?}", open))
 }
 
@@ -294,11 +295,32 @@ fn pods_with_calls_stay(w: &World, pass: &Pass) -> Check {
     Ok(())
 }
 
+/// A route that was given canary traffic is forgotten when it is seen without, or is not ours any more.
+fn routes_are_let_go_without_canary_traffic(_: &World, pass: &Pass) -> Check {
+    for route in pass.before.managed_routes.iter().filter(|r| !after(pass).managed_routes.contains(r)) {
+        let clear = |r: &crate::core::observe::RouteSeen| r.name == route.virtual_service && r.says(0);
+        let left = pass.seen.left.iter().find(|l| l.route == *route);
+        let gone = left.is_some_and(|l| l.weights.as_ref().is_ok_and(|w| w.canary == 0) || l.weights.is_err());
+        ensure(gone || pass.seen.routes.iter().any(clear), || format!("forgot {route:?}"))?;
+    }
+    let s = after(pass);
+    for route in pass.seen.routes.iter().filter(|r| r.weights.as_ref().is_ok_and(|all| all.iter().any(|w| w.canary > 0))) {
+        let known = s.managed_routes.iter().any(|m| m.virtual_service == route.name);
+        ensure(known || s.weights.desired == 0 || pass.seen.rival.is_some() || pass.seen.deleting, || {
+            format!("{} is not remembered", route.name)
+        })?;
+    }
+    Ok(())
+}
+
 fn phases_are_true(_: &World, pass: &Pass) -> Check {
     let s = after(pass);
     let at_zero = pass.seen.routes.iter().all(|r| r.says(0) || r.weights.is_err());
     ensure(!matches!(s.phase, Phase::Healthy | Phase::Degraded) || at_zero, || format!("{:?} while {:?}", s.phase, pass.seen.routes))?;
     ensure(s.decisions.len() <= MAX_DECISIONS, || "too many decisions kept".into())?;
+    let gives = |l: &&crate::core::observe::LeftRoute| l.weights.as_ref().is_ok_and(|w| w.canary > 0);
+    let left = pass.seen.left.iter().filter(gives).any(|l| s.managed_routes.contains(&l.route));
+    ensure(s.phase != Phase::Degraded || !left, || format!("Degraded while {:?}", pass.seen.left))?;
     ensure(s.phase != Phase::Healthy || s.canary_revision == s.stable_revision, || "Healthy in a release".into())?;
     ensure(!s.message.is_empty(), || "no message".into())
 }

@@ -7,8 +7,10 @@ mod world;
 
 mod aborts;
 mod counts;
+mod edits;
 mod faults;
 mod invariants;
+mod left;
 mod people;
 mod plans;
 mod properties;

@@ -3,6 +3,7 @@
 use super::specs::*;
 use super::world::{Say, World};
 use crate::api::action::Verb;
+use crate::api::run::{Consequence, RunKind, Verdict};
 use crate::api::status::{Grounds, Phase};
 
 /// A phase to be in, and how to get there.
@@ -237,4 +238,34 @@ fn spec_paused_from_the_start_gives_the_canary_no_call() {
     assert_eq!((w.applied(), w.status.phase), (0, Phase::Paused), "{}", w.describe());
     w.edit(|s| s.paused = false);
     w.until_weight(5);
+}
+
+#[test]
+fn going_on_without_a_gate_of_the_step_says_nothing_about_a_background_gate_of_the_same_name() {
+    let mut steps = vec![weight(25), analysis(&["p95", "evals"]), weight(50), pause(None)];
+    steps[1].analysis.as_mut().unwrap().require = vec!["p95".into()];
+    let mut w = World::releasing(spec(Some(steps), Some(gates(vec![gate("p95")]))));
+    w.script = [("p95".to_string(), Say::Nothing), ("evals".to_string(), Say::Nothing)].into();
+    w.until("both runs", |w| w.seen.runs.len() == 2);
+    let error = |w: &mut World, kind: RunKind| {
+        let run = w.seen.runs.iter_mut().find(|r| r.kind == kind).unwrap();
+        let gate = run.gates.iter_mut().find(|g| g.name == "p95").unwrap();
+        (gate.verdict, gate.consequence) = (Some(Verdict::Error), Some(Consequence::Pause));
+    };
+    error(&mut w, RunKind::Step);
+    w.until_phase(Phase::Paused);
+    assert!(w.command(Verb::Promote).0);
+    assert_eq!(w.status.phase, Phase::Progressing, "evals is waited for\n{}", w.describe());
+    assert!(w.status.waiting_for.starts_with("evals"), "{}", w.status.waiting_for);
+    error(&mut w, RunKind::Background);
+    w.until_phase(Phase::Paused);
+    // It recovers; nothing has passed yet.
+    let gate = &mut w.seen.runs.iter_mut().find(|r| r.kind == RunKind::Background).unwrap().gates[0];
+    (gate.verdict, gate.consequence) = (None, None);
+    w.script.remove("evals");
+    w.run(600);
+    assert_eq!(w.status.current_step, Some(1), "{}", w.describe());
+    assert!(w.status.waiting_for.starts_with("p95"), "{}", w.status.waiting_for);
+    w.script.clear();
+    w.until_weight(50);
 }

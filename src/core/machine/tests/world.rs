@@ -9,13 +9,14 @@ use super::super::{Decision, Subject, decide};
 use super::specs::{SET, hash, template};
 use crate::api::action::Verb;
 use crate::api::analysis::Gate;
-use crate::api::status::Phase;
+use crate::api::status::{ManagedRoute, Phase};
 use crate::api::{VoiceRolloutSpec, VoiceRolloutStatus};
 use crate::core::intent::Intent;
-use crate::core::observe::{ActionSeen, ArmSeen, Observations, RouteSeen};
+use crate::core::managed::is_named;
+use crate::core::observe::{ActionSeen, ArmSeen, LeftRoute, Observations, RouteSeen};
 use crate::core::plan::Plan;
 use crate::core::revision::revision_hash;
-use crate::core::route::RouteWeights;
+use crate::core::route::{RouteWeights, Split};
 
 /// What a gate's provider answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,10 @@ pub struct World {
     pub told: Vec<String>,
     /// The last time that a revision may have been given a call.
     pub last_traffic: BTreeMap<String, Timestamp>,
+    /// A status that differs in numbers of pods alone is not written.
+    pub lazy: bool,
+    /// VirtualServices that the spec does not name any more.
+    pub dropped: Vec<RouteSeen>,
     /// The finalizer was taken off.
     pub gone: bool,
     pub(super) next_measurement: BTreeMap<String, Timestamp>,
@@ -82,7 +87,14 @@ fn arm(name: &str) -> ArmSeen {
 
 pub fn route_seen(name: &str, canary: i64) -> RouteSeen {
     let weights = RouteWeights { route: String::new(), index: 0, stable_at: 0, canary_at: 1, stable: 100 - canary, canary };
-    RouteSeen { namespace: "voice".into(), name: name.into(), weights: Ok(vec![weights]), readable: Vec::new() }
+    RouteSeen {
+        namespace: "voice".into(),
+        name: name.into(),
+        names: Vec::new(),
+        theirs: false,
+        weights: Ok(vec![weights]),
+        readable: Vec::new(),
+    }
 }
 
 impl World {
@@ -100,6 +112,8 @@ impl World {
             stable_arm: arm("agent-stable"),
             canary_arm: arm("agent-canary"),
             routes: vec![route_seen("agent", 0)],
+            split: Some(Split::Hosts { namespace: "voice".into(), stable: "agent-stable".into(), canary: "agent-canary".into() }),
+            left: vec![],
             runs: vec![],
             actions: vec![],
             templates: BTreeMap::new(),
@@ -118,6 +132,8 @@ impl World {
             outcomes: BTreeMap::new(),
             told: vec![],
             last_traffic: BTreeMap::new(),
+            lazy: false,
+            dropped: vec![],
             gone: false,
             next_measurement: BTreeMap::new(),
             gates_of: BTreeMap::new(),
@@ -175,7 +191,20 @@ impl World {
     }
 
     pub fn decide(&self) -> Decision {
-        decide(&self.subject, &self.plan(), &self.status, &self.seen)
+        decide(&self.subject, &self.plan(), &self.status, &self.see(&self.seen, &self.status))
+    }
+
+    /// What is seen, with the routes that are remembered and not named any more.
+    fn see(&self, seen: &Observations, status: &VoiceRolloutStatus) -> Observations {
+        let named = || seen.routes.iter().map(|r| (r.namespace.as_str(), r.name.as_str(), r.names.as_slice()));
+        let left = status.managed_routes.iter().filter(|r| !is_named(r, seen.split.as_ref(), named()));
+        let weights = |r: &ManagedRoute| {
+            let found = self.dropped.iter().find(|d| d.name == r.virtual_service).ok_or("VirtualService does not exist any more")?;
+            Ok(found.weights.clone()?[0].clone())
+        };
+        let stable_answers = seen.stable_arm.has_endpoints() || !seen.canary_arm.has_endpoints();
+        let left = left.map(|r| LeftRoute { route: r.clone(), weights: weights(r), stable_answers }).collect();
+        Observations { left, ..seen.clone() }
     }
 
     pub fn plan(&self) -> Plan {
@@ -191,13 +220,16 @@ impl World {
 
     /// One reconcile of what was seen, with a status that was read.
     pub fn pass_on(&mut self, seen: Observations, status: VoiceRolloutStatus, luck: Luck) -> Pass {
+        let seen = self.see(&seen, &status);
         let plan = Plan::parse(&self.subject.name, &self.spec, &seen);
         let decision = decide(&self.subject, &plan, &status, &seen);
         for intent in &decision.urgent {
             self.carry_out(intent, &seen);
         }
         if luck != Luck::Conflict {
-            self.status = stored(&decision.status);
+            if !(self.lazy && decision.counts_only) {
+                self.status = stored(&decision.status);
+            }
             let n = if let Luck::DiesAfter(n) = luck { n } else { usize::MAX };
             for intent in decision.intents.iter().take(n) {
                 self.carry_out(intent, &seen);
@@ -224,6 +256,7 @@ impl World {
 
     fn differs_from(&self, seen: &Observations) -> bool {
         self.seen.routes != seen.routes
+            || self.see(&self.seen, &self.status).left != seen.left
             || self.seen.actions != seen.actions
             || self.seen.runs != seen.runs
             || self.seen.finalizer != seen.finalizer
@@ -312,7 +345,7 @@ impl World {
             s.decisions.iter().rev().take(12).map(|d| format!("  {} {} {}: {}", d.at.0, d.step, d.decision, d.reason)).collect();
         let next = self.decide();
         format!(
-            "now {}\nphase {:?} step {:?} {} weights {:?} {:?}\nmessage {}\nabort {:?}\npromotion {:?}\nsets {:?}\narms {:?}\n     {:?}\nroutes {:?}\nruns {:?}\nnext intents {:?} {:?} wake {:?}\ndecisions, newest first:\n{}",
+            "now {}\nphase {:?} step {:?} {} weights {:?} {:?}\nmessage {}\nabort {:?}\npromotion {:?}\nsets {:?}\narms {:?}\n     {:?}\nroutes {:?}\ndropped {:?}, remembered {:?}\nruns {:?}\nnext intents {:?} {:?} wake {:?}\ndecisions, newest first:\n{}",
             self.seen.now,
             s.phase,
             s.current_step,
@@ -326,6 +359,8 @@ impl World {
             self.seen.stable_arm,
             self.seen.canary_arm,
             self.seen.routes.iter().map(|r| (&r.name, &r.weights)).collect::<Vec<_>>(),
+            self.dropped.iter().map(|r| (&r.name, &r.weights)).collect::<Vec<_>>(),
+            s.managed_routes.iter().map(|r| &r.virtual_service).collect::<Vec<_>>(),
             self.seen.runs.iter().map(|r| (&r.name, r.phase, r.stop)).collect::<Vec<_>>(),
             next.urgent,
             next.intents.iter().map(short).collect::<Vec<_>>(),

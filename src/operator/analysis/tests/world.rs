@@ -15,8 +15,10 @@ use tokio::time::Instant;
 use super::api::FakeApi;
 use crate::api::common::SecretKeyRef;
 use crate::operator::analysis::{AnalysisContext, run};
+use crate::operator::cache::Cache;
 use crate::operator::clock::Clock;
 use crate::operator::leadership::Leadership;
+use crate::operator::stores::RunFeed;
 use crate::sources::secrets::SecretReader;
 use crate::sources::{Progress, Request, Source, SourceError};
 
@@ -140,7 +142,8 @@ impl Process {
             metrics: Arc::default(),
         };
         let (stop, stopped) = oneshot::channel::<()>();
-        let task = tokio::spawn(run(Arc::new(ctx), None, stopped.map(|_| ())));
+        let (feed, _) = RunFeed::new(&mut Cache::default());
+        let task = tokio::spawn(run(Arc::new(ctx), None, feed, stopped.map(|_| ())));
         Self { task, stop: Some(stop) }
     }
 
