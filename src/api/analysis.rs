@@ -11,11 +11,11 @@ pub use super::paired::{Paired, ScenarioPaths};
 pub use super::provider::{Auth, BasicAuth, Header, Method, PrometheusProvider, Provider, Tls, WebProvider};
 pub use super::web::{CancelMethod, PollMethod, SuitePaths, WebCancel, WebPoll, WebRun};
 
-/// One gate: exactly one of `threshold`, `judge`, `paired`, `compare`, `compareHistogram` and `absolute`, and what its
+/// One gate: exactly one of `threshold`, `judge`, `compare`, `compareHistogram`, `absolute` and `paired`, and what its
 /// verdicts lead to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("(has(self.threshold) ? 1 : 0) + (has(self.judge) ? 1 : 0) + (has(self.paired) ? 1 : 0) + (has(self.compare) ? 1 : 0) + (has(self.compareHistogram) ? 1 : 0) + (has(self.absolute) ? 1 : 0) == 1").message("a gate is exactly one of threshold, judge, paired, compare, compareHistogram, absolute"))]
+#[x_kube(validation = Rule::new("(has(self.threshold) ? 1 : 0) + (has(self.judge) ? 1 : 0) + (has(self.paired) ? 1 : 0) + (has(self.compare) ? 1 : 0) + (has(self.compareHistogram) ? 1 : 0) + (has(self.absolute) ? 1 : 0) == 1").message("a gate is exactly one of threshold, judge, compare, compareHistogram, absolute, paired"))]
 pub struct Gate {
     /// Name, unique within the analysis.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]

@@ -19,6 +19,8 @@ use error::CliError;
 use table::Paint;
 use verbs::Session;
 
+use crate::memory;
+
 /// Most threads that tasks run on.
 const MAX_THREADS: usize = 4;
 
@@ -39,6 +41,7 @@ pub fn main() -> ExitCode {
     if let Verb::Gate(verb) = &cli.verb {
         return exit(try_out(verb));
     }
+    memory::in_one_place();
     // The work is waiting for servers; each thread more costs memory, and nodes may have a hundred processors.
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
     let result = match tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build() {

@@ -23,7 +23,7 @@ use super::memory::Memory;
 use super::reconcile::{Context, TURNS, on_error, reconcile};
 use super::routes;
 use super::stores::{Guarded, RolloutChanges, Stores, Target, scoped, target};
-use super::urgency::Urgency;
+use super::urgency::{Urgency, Waiting};
 use crate::api::common::ROLLOUT_LABEL;
 use crate::api::{ClusterVoiceAnalysisTemplate, VoiceRollout};
 use crate::metrics::Metrics;
@@ -97,6 +97,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Syn
         actions_verified: settings.actions_verified,
         turns: Semaphore::new(TURNS),
         urgency: Urgency::default(),
+        waiting: Waiting::default(),
         backoff: Backoff::new(),
         memory: Memory::default(),
         replaced: Mutex::new(HashMap::new()),
@@ -184,9 +185,12 @@ async fn drive(
         let rollouts = finder.stores.rollouts.naming(changed.kind, &changed.id.namespace, &changed.id.name);
         stream::iter(rollouts.into_iter().filter_map(|id| target(&id.namespace, &id.name)))
     });
+    let toucher = context.clone();
+    let related = stream::select_all(scope.related)
+        .inspect(move |target| toucher.waiting.touch(target.namespace.as_deref().unwrap_or_default(), &target.name));
     let controller = Controller::for_stream(scope.rollouts, scope.reader)
         .with_config(Config::default().concurrency(CONCURRENCY))
-        .reconcile_on(stream::select_all(scope.related))
+        .reconcile_on(related)
         .reconcile_on(by_name)
         .reconcile_all_on(becomes_true(ready.subscribe()))
         .reconcile_all_on(gains(&context.leadership))

@@ -1,6 +1,7 @@
 //! One pass over one rollout: gather, decide, persist, act, tell.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::gather;
 use super::leadership::Leadership;
 use super::memory::{ECHO, Memory, is_remembered};
 use super::stores::{Guarded, Stores};
-use super::urgency::Urgency;
+use super::urgency::{Urgency, Waiting};
 use super::write::{WriteError, write};
 use crate::api::{VoiceRollout, VoiceRolloutStatus};
 use crate::core::intent::{EventNote, Intent};
@@ -57,6 +58,8 @@ pub struct Context {
     pub turns: Semaphore,
     /// Reverts under way.
     pub urgency: Urgency,
+    /// Passes that wait for their turn.
+    pub waiting: Waiting,
     /// Waits after failures.
     pub backoff: Backoff,
     /// What was just sent.
@@ -116,9 +119,9 @@ pub async fn reconcile(object: Arc<Guarded<VoiceRollout>>, context: Arc<Context>
         return context.carry_on(rollout, decision, urgent).await;
     }
     drop(decision);
-    let _turn = context.turn().await;
+    let _turn = context.turn_of(rollout).await;
     // The world went on while this pass waited for its turn.
-    let newest = context.stores.rollouts.get(&rollout.namespace().unwrap_or_default(), &rollout.name_any());
+    let newest = context.newest(rollout);
     let Some(Ok(rollout)) = newest.as_deref().map(|guarded| &guarded.0) else { return Ok(Action::await_change()) };
     let Some(decision) = context.decide(rollout) else { return Ok(Action::requeue(BEHIND)) };
     let urgent = context.revert(rollout, &decision.urgent).await;
@@ -153,6 +156,31 @@ impl Context {
         self.urgency.calm().await;
         // It is never closed.
         self.turns.acquire().await.ok()
+    }
+
+    /// [`Context::turn`], for a pass that had nothing urgent to do. There is one pass of a rollout at a time: a verdict that
+    /// comes while this one waits must not wait with it.
+    async fn turn_of(&self, rollout: &VoiceRollout) -> Option<SemaphorePermit<'_>> {
+        let place = self.waiting.place(&rollout.namespace().unwrap_or_default(), &rollout.name_any());
+        let mut turn = pin!(self.turn());
+        loop {
+            tokio::select! {
+                turn = &mut turn => return turn,
+                () = place.touched() => {}
+            }
+            let newest = self.newest(rollout);
+            let Some(Ok(rollout)) = newest.as_deref().map(|guarded| &guarded.0) else { continue };
+            if let Some(decision) = self.decide(rollout)
+                && let Err(error) = self.revert(rollout, &decision.urgent).await
+            {
+                // Its turn brings another attempt.
+                tracing::debug!(rollout = %rollout.name_any(), %error, "not reverted");
+            }
+        }
+    }
+
+    fn newest(&self, rollout: &VoiceRollout) -> Option<Arc<Guarded<VoiceRollout>>> {
+        self.stores.rollouts.get(&rollout.namespace().unwrap_or_default(), &rollout.name_any())
     }
 
     /// Carries out the urgent intents.

@@ -2,9 +2,14 @@
 //!
 //! When many gates fail at once the API server is busy; what callers feel should not stand in line behind bookkeeping.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::cache::Id;
 
 /// Longest time that other writes wait.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -42,8 +47,49 @@ impl Drop for UrgencyGuard<'_> {
     }
 }
 
+/// Rollouts whose pass waits for its turn.
+#[derive(Debug, Default)]
+pub struct Waiting(Mutex<HashMap<Id, Arc<Notify>>>);
+
+impl Waiting {
+    /// A place in the line, until it is dropped. A rollout has one pass at a time.
+    pub fn place(&self, namespace: &str, name: &str) -> Place<'_> {
+        let (id, touched) = (Id::new(namespace, name), Arc::new(Notify::new()));
+        self.0.lock().insert(id.clone(), touched.clone());
+        Place { waiting: self, id, touched }
+    }
+
+    /// Something of a rollout has changed, such as a verdict about it.
+    pub fn touch(&self, namespace: &str, name: &str) {
+        if let Some(touched) = self.0.lock().get(&Id::new(namespace, name)) {
+            touched.notify_one();
+        }
+    }
+}
+
+/// See [`Waiting::place`].
+pub struct Place<'a> {
+    waiting: &'a Waiting,
+    id: Id,
+    touched: Arc<Notify>,
+}
+
+impl Place<'_> {
+    /// Waits until something of the rollout has changed since the last time.
+    pub async fn touched(&self) {
+        self.touched.notified().await;
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.waiting.0.lock().remove(&self.id);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
     use tokio::time::Instant;
 
     use super::*;
@@ -72,5 +118,19 @@ mod tests {
         let begun = Instant::now();
         urgency.calm().await;
         assert!((PATIENCE..2 * PATIENCE).contains(&begun.elapsed()));
+    }
+
+    #[test]
+    fn a_place_in_the_line_is_told_what_touches_its_rollout_also_before_it_asks() {
+        let waiting = Waiting::default();
+        waiting.touch("n", "a");
+        let (a, b) = (waiting.place("n", "a"), waiting.place("n", "b"));
+        assert!(a.touched().now_or_never().is_none());
+        waiting.touch("n", "a");
+        waiting.touch("n", "a");
+        assert!(a.touched().now_or_never().is_some() && a.touched().now_or_never().is_none());
+        assert!(b.touched().now_or_never().is_none());
+        drop((a, b));
+        assert!(waiting.0.lock().is_empty());
     }
 }

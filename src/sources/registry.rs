@@ -67,7 +67,7 @@ impl Sources {
             (None, None) if gate.counted().is_some() => counters::look(&self.http, &vault, request).await,
             (None, Some(judge)) => judge::measure(&self.http, &vault, &self.dialects, &*self.logs, request, judge).await,
             _ => Err(SourceError::new(format!(
-                "gate {}: set exactly one of threshold, judge, paired, compare, compareHistogram, absolute",
+                "gate {}: set exactly one of threshold, judge, compare, compareHistogram, absolute, paired",
                 gate.name
             ))),
         };

@@ -17,7 +17,7 @@ use voicerollout::api::common::SecretKeyRef;
 use voicerollout::api::run::Verdict;
 use voicerollout::core::condition;
 use voicerollout::sources::egress::Egress;
-use voicerollout::sources::judge::logs::LogReader;
+use voicerollout::sources::judge::logs::{LogQuery, LogReader};
 use voicerollout::sources::secrets::SecretReader;
 use voicerollout::sources::{ArgValue, Progress, Reading, Request, Source, SourceError, Sources, SourcesConfig};
 
@@ -30,14 +30,7 @@ impl SecretReader for Fixed {
 }
 
 impl LogReader for Fixed {
-    fn pod_logs<'a>(
-        &'a self,
-        _: &'a str,
-        _: &'a str,
-        _: &'a str,
-        _: Option<&'a str>,
-        _: i64,
-    ) -> BoxFuture<'a, Result<Vec<(String, String)>, SourceError>> {
+    fn pod_logs<'a>(&'a self, _: LogQuery<'a>) -> BoxFuture<'a, Result<Vec<(String, String)>, SourceError>> {
         Box::pin(std::future::ready(Ok(vec![])))
     }
 }
@@ -64,6 +57,7 @@ fn request(name: &str, base: &str) -> Request {
     let args = built_in.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().chain(own);
     Request {
         key: "k1".into(),
+        started_at: "2026-01-01T10:00:00Z".parse().unwrap(),
         namespace: "voice".into(),
         rollout: "agent".into(),
         revision: "c1".into(),
@@ -72,6 +66,7 @@ fn request(name: &str, base: &str) -> Request {
         args: args.map(|(name, text)| (name, ArgValue { text, secret: false })).collect::<BTreeMap<_, _>>(),
         from_cluster_template: false,
         others: vec![],
+        earlier: vec![],
     }
 }
 

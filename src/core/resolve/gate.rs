@@ -35,7 +35,7 @@ pub fn validate_gate(gate: &Gate, path: &str, known: &BTreeSet<String>) -> Vec<S
         gate.absolute.is_some(),
     ];
     if kinds.iter().filter(|k| **k).count() != 1 {
-        check.error(path, "a gate is exactly one of threshold, judge, paired, compare, compareHistogram, absolute");
+        check.error(path, "a gate is exactly one of threshold, judge, compare, compareHistogram, absolute, paired");
         return check.errors;
     }
     if gate.false_abort.is_some() && !gate.shares_false_abort() {

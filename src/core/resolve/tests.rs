@@ -288,7 +288,7 @@ fn mistakes_of_gates_that_count_calls_have_their_paths() {
         (
             changed(compare(), "/judge", json!({ "anthropic": { "model": "m" }, "prompt": "p" })),
             "g",
-            "exactly one of threshold, judge, paired, compare",
+            "exactly one of threshold, judge, compare",
         ),
     ] {
         let found = problems(bad);
