@@ -149,7 +149,7 @@ fn open(stores: &mut Stores, client: &Client, namespace: Option<&str>) -> Scope 
             trim::metadata,
             routes::destination_rule(),
         ),
-        runs: fill(&mut stores.runs, scoped(client, namespace), any(), trim::metadata),
+        runs: fill(&mut stores.runs, scoped(client, namespace), any(), trim::run),
         actions: fill(&mut stores.actions, scoped(client, namespace), any(), trim::metadata),
         templates: fill(&mut stores.templates, scoped(client, namespace), any(), trim::metadata),
     }

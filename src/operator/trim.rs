@@ -4,9 +4,11 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Pod, Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 use kube::Resource;
-use kube::core::PartialObjectMeta;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 
+use crate::api::VoiceAnalysisRun;
 use crate::api::common::{REVISION_LABEL, ROLLOUT_LABEL};
+use crate::api::run::Memory;
 
 /// A copy of the whole manifest that kubectl leaves behind.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -17,6 +19,15 @@ pub fn metadata<K: Resource>(object: &mut K) {
     meta.managed_fields = None;
     if let Some(annotations) = &mut meta.annotations {
         annotations.remove(LAST_APPLIED);
+    }
+}
+
+/// An analysis run without what its gates that count calls remember; that they remember something is kept.
+pub fn run(run: &mut DeserializeGuard<VoiceAnalysisRun>) {
+    metadata(run);
+    let gates = run.0.as_mut().ok().and_then(|run| run.status.as_mut()).map(|status| &mut status.gates);
+    for memory in gates.into_iter().flatten().filter_map(|gate| gate.memory.as_mut()) {
+        *memory = Memory::default();
     }
 }
 
@@ -96,6 +107,15 @@ mod tests {
         let mut one: Service = serde_json::from_value(json!({"metadata": meta, "spec": spec})).unwrap();
         service(&mut one);
         assert_eq!(serde_json::to_value(&one.spec).unwrap(), json!({"selector": {"app": "a"}}));
+
+        let spec = json!({"rollout": "a", "rolloutUid": "u", "kind": "Background", "revision": "r", "attempt": 1, "gates": []});
+        let status = json!({"gates": [{"name": "g", "memory": {"ticks": 3, "pods": [{"pod": "p", "first": 1, "last": 2, "counts": [1]}]}}, {"name": "h"}]});
+        let mut one: DeserializeGuard<VoiceAnalysisRun> = serde_json::from_value(json!({"apiVersion": "voicerollout.dev/v1alpha1",
+            "kind": "VoiceAnalysisRun", "metadata": meta, "spec": spec, "status": status}))
+        .unwrap();
+        run(&mut one);
+        let gates = one.0.unwrap().status.unwrap().gates;
+        assert_eq!((&gates[0].memory, &gates[1].memory), (&Some(Memory::default()), &None));
 
         let endpoint = json!({"addresses": ["10.0.0.9"], "conditions": {"ready": false, "serving": true}, "nodeName": "m", "targetRef": {"name": "p"}});
         let mut some: EndpointSlice =

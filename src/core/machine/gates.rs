@@ -66,7 +66,8 @@ impl Machine<'_> {
         let told_at = counts.then(|| MicroTime(self.now()));
         let mut message = gate.message;
         // Most measurements take an instant: that one is under way is told, and written, only if it lasts.
-        if let Some(flight) = &gate.in_flight
+        if !counts
+            && let Some(flight) = &gate.in_flight
             && !self.due(super::after(&MicroTime(flight.started_at.0), TOLD_AFTER))
             && let Some(known) = self.s.gates.iter().find(|s| s.name == gate.name && s.kind == kind)
             && (known.verdict, &known.value) == (verdict, &gate.value)
