@@ -14,8 +14,8 @@ use voicerollout::sim::{Fault, Scenario, ScenarioSources, Verb};
 
 use crate::cluster::Cluster;
 
-/// The built-in scenario, with its first release deployed.
-async fn deployed() -> (Cluster, Arc<ScenarioSources>) {
+/// The built-in scenario, with its first release deployed. `hasty` gates count from a pod's first call on.
+async fn deployed(hasty: bool) -> (Cluster, Arc<ScenarioSources>) {
     let scenario = Scenario::built_in().unwrap().into_iter().find(|s| s.name == "comparison").unwrap();
     let scenario = Arc::new(scenario);
     let mut made = None;
@@ -24,7 +24,13 @@ async fn deployed() -> (Cluster, Arc<ScenarioSources>) {
         made.insert(Arc::new(sources)).clone()
     })
     .await;
-    let rollout = scenario.rollout_for(&scenario.releases[0]);
+    let mut rollout = scenario.rollout_for(&scenario.releases[0]);
+    if hasty {
+        let gates = rollout["spec"]["analysis"]["gates"].as_array_mut().unwrap();
+        for gate in gates.iter_mut().flat_map(|g| g.as_object_mut().unwrap().values_mut()).filter(|v| v.get("prometheus").is_some()) {
+            (gate["warmup"], gate["interval"]) = ("0s".into(), "15s".into());
+        }
+    }
     for mut manifest in scenario.manifests.iter().cloned().chain([rollout]) {
         manifest["metadata"]["namespace"] = "voice".into();
         cluster.apply(&manifest.to_string()).await;
@@ -44,7 +50,7 @@ fn gate<'a>(status: &'a VoiceRolloutStatus, name: &str) -> &'a GateSummary {
 
 #[tokio::test(start_paused = true)]
 async fn a_release_that_is_as_good_is_promoted_and_a_slow_one_is_taken_back() {
-    let (cluster, _) = deployed().await;
+    let (cluster, _) = deployed(false).await;
     let first = cluster.status("voice-agent").await.stable_revision;
     cluster.set_image("voice-agent", "ghcr.io/acme/voice-agent:v2").await;
     let done = cluster.wait("voice-agent", "promoted", |s| s.phase == Phase::Healthy && s.stable_revision != first).await;
@@ -62,7 +68,7 @@ async fn a_release_that_is_as_good_is_promoted_and_a_slow_one_is_taken_back() {
 
 /// Plays the slow release and kills the operator after its `kill`-th request. Gives the number of requests.
 async fn slow_release(kill: Option<u64>) -> u64 {
-    let (mut cluster, sources) = deployed().await;
+    let (mut cluster, sources) = deployed(true).await;
     let (count, crashed) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
     let (counter, bell) = (count.clone(), crashed.clone());
     cluster.server.intercept(move |request| {
@@ -107,8 +113,8 @@ async fn slow_release(kill: Option<u64>) -> u64 {
 async fn a_slow_release_ends_the_same_whenever_the_operator_is_killed() {
     let requests = slow_release(None).await;
     assert!(requests > 20, "{requests} requests");
-    // Every third, and with VOICEROLLOUT_EVERY_KILL every single one.
-    let stride = if std::env::var_os("VOICEROLLOUT_EVERY_KILL").is_some() { 1 } else { 3 };
+    // Every fourth, and with VOICEROLLOUT_EVERY_KILL every single one.
+    let stride = if std::env::var_os("VOICEROLLOUT_EVERY_KILL").is_some() { 1 } else { 4 };
     for kill in (1..=requests).step_by(stride) {
         slow_release(Some(kill)).await;
     }

@@ -87,7 +87,8 @@ impl Machine<'_> {
         // written, only if it lasts.
         let measured = gate.counts.pass + gate.counts.fail + gate.counts.inconclusive + gate.counts.error > 0;
         let waits = gate.next_at.as_ref().filter(|at| !measured && at.0 <= self.now());
-        if let Some(since) = gate.in_flight.as_ref().map(|f| &f.started_at).or(waits)
+        if !counts
+            && let Some(since) = gate.in_flight.as_ref().map(|f| &f.started_at).or(waits)
             && !self.due(super::after(&MicroTime(since.0), TOLD_AFTER))
             && let Some(known) = self.s.gates.iter().find(|s| s.name == gate.name && s.kind == kind)
             && (known.verdict, &known.value) == (verdict, &gate.value)
