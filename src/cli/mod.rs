@@ -5,6 +5,7 @@ pub mod connect;
 pub mod crd;
 pub mod demo;
 pub mod error;
+pub mod judge;
 pub mod run;
 pub mod status_view;
 pub mod table;
@@ -60,6 +61,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Verb::Run(args) => run::run(args).await,
         Verb::Crd(args) => crd::crd(&args),
         Verb::Demo(args) => demo::demo(&args),
+        Verb::Judge(judge::JudgeArgs { verb: judge::JudgeVerb::Eval(args) }) => judge::eval(&args, &mut std::io::stdout()).await,
         Verb::Status(args) => {
             let session = session(&args.connection, program).await?;
             session.status(&args.name, args.watch, &mut std::io::stdout()).await
