@@ -46,6 +46,8 @@ pub enum Verb {
     Run(RunArgs),
     /// Write the CustomResourceDefinitions
     Crd(CrdArgs),
+    /// Find out how good a judge is
+    Judge(super::judge::JudgeArgs),
     /// Play releases against an API server in this process, without a cluster
     Demo(DemoArgs),
 }

@@ -6,6 +6,7 @@ pub mod crd;
 pub mod demo;
 pub mod error;
 pub mod gate;
+pub mod judge;
 pub mod run;
 pub mod status_view;
 pub mod table;
@@ -68,6 +69,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
         Verb::Crd(args) => crd::crd(&args),
         Verb::Demo(args) => demo::demo(&args),
         Verb::Gate(verb) => try_out(&verb),
+        Verb::Judge(judge::JudgeArgs { verb: judge::JudgeVerb::Eval(args) }) => judge::eval(&args, &mut std::io::stdout()).await,
         Verb::Status(args) => {
             let session = session(&args.connection, program).await?;
             session.status(&args.name, args.watch, &mut std::io::stdout()).await

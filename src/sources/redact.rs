@@ -105,30 +105,45 @@ fn one_round(text: &str) -> String {
 /// Takes out of a log line what would be hidden from [`redact`] once its numbers are masked and its words compared with
 /// those of other lines: the user's patterns, secrets, credentials and named fields. Most lines come back as they are.
 pub fn for_mining<'t>(line: &'t str, known: &Known) -> Cow<'t, str> {
-    let odd =
-        line.bytes().any(|b| b < b' ' || b == 0x7f) || line.contains(['\u{9b}', '\u{200b}', '\u{200c}', '\u{200d}', '\u{2060}', '\u{ad}']);
-    let line = if odd { Cow::Owned(plain(line)) } else { Cow::Borrowed(line) };
+    let line = if line.bytes().any(is_odd) { Cow::Owned(plain(line)) } else { Cow::Borrowed(line) };
     let line = if known.patterns.is_empty() { line } else { Cow::Owned(known.without_patterns(&line).into_owned()) };
     let line = if known.is_in(&line) { Cow::Owned(known.scrub(&line)) } else { line };
-    if !SUSPECT.is_match(&line) {
-        return line;
-    }
     let mut text = line;
-    for (pattern, replacement) in PATTERNS.iter() {
-        if let Cow::Owned(changed) = pattern.replace_all(&text, *replacement) {
-            text = Cow::Owned(changed);
+    if CREDENTIAL.is_match(&text) {
+        // Addresses are masked with the numbers.
+        for at in CREDENTIALS.matches(&text) {
+            let (pattern, replacement) = &PATTERNS[at];
+            if let Cow::Owned(changed) = pattern.replace_all(&text, *replacement) {
+                text = Cow::Owned(changed);
+            }
         }
     }
-    Cow::Owned(fields::redact(&text))
+    if FIELD.is_match(&text) { Cow::Owned(fields::redact(&text)) } else { text }
 }
 
-/// Something that a credential or a named field begins with.
-static SUSPECT: LazyLock<Regex> = LazyLock::new(|| {
+/// A control character, or the first byte of a character that may be invisible.
+fn is_odd(b: u8) -> bool {
+    b < b' ' || matches!(b, 0x7f | 0xc2 | 0xd8 | 0xe1 | 0xe2 | 0xef | 0xf3)
+}
+
+/// Something that a credential begins with; most lines hold none, and this is quicker than the patterns.
+static CREDENTIAL: LazyLock<Regex> = LazyLock::new(|| {
     compile(concat!(
-        r"(?i:pii\.|passw|secret|api[_-]?key|access[_-]?key|token[\x22'\x5c]*\s*[:=]|authorization|cookie|bearer\s|basic\s|private key|sips?:|tel:)",
+        r"(?i:bearer\s|basic\s|private key|sips?:|tel:)",
         r"|[spr]k[-_][A-Za-z0-9]|AKIA|ASIA|AIza|gh[pousr]_|github_pat|glpat-|xox[a-z]-|eyJ",
     ))
 });
+
+/// The patterns of [`PATTERNS`] but the last, which are addresses.
+#[allow(clippy::expect_used)] // the patterns are constants
+static CREDENTIALS: LazyLock<regex::RegexSet> = LazyLock::new(|| {
+    let patterns = PATTERNS[..PATTERNS.len() - 1].iter().map(|(pattern, _)| pattern.as_str());
+    regex::RegexSet::new(patterns).expect("constant patterns")
+});
+
+/// Something that a named field's name holds.
+static FIELD: LazyLock<Regex> =
+    LazyLock::new(|| compile(r"(?i)pii\.|passw|secret|api[_-]?key|access[_-]?key|token[\x22'\x5c]*\s*[:=]|authorization|cookie"));
 
 /// Drops ANSI sequences, control characters and invisible format characters; tabs become spaces, line breaks stay.
 pub fn plain(text: &str) -> String {

@@ -85,10 +85,10 @@ fn a_judge_is_shown_both_versions_and_no_personal_data() {
         let second = agent.release(&talkative).await?;
         agent.promoted(&second).await?;
         let question = agent.world.judge_question(&agent.model()).await?;
-        for words in [first.as_str(), &second, "p95 first token", "could not book for [email]"] {
+        for words in ["\\\"A\\\":", "\\\"B\\\":", "p95 first token", "could not book for [email]"] {
             assert!(question.contains(words), "{words:?} is not in {question}");
         }
-        for words in ["jane.doe", "555 0100", crate::env::JUDGE_KEY] {
+        for words in [first.as_str(), &second, "jane.doe", "555 0100", crate::env::JUDGE_KEY] {
             assert!(!question.contains(words), "{words:?} is in {question}");
         }
         Ok(())

@@ -24,6 +24,8 @@ pub struct Limits {
 const SIMILAR: f64 = 0.5;
 /// Branches of a node; further words share the branch `<*>` (the paper's maxChild).
 const MAX_CHILDREN: usize = 100;
+/// Kinds at one leaf; lines of further ones belong to none. Each line is compared with all of them.
+const MAX_AT_LEAF: usize = 48;
 /// Words of a line that are looked at.
 const MAX_WORDS: usize = 200;
 /// Bytes of masked lines whose kind is remembered, so that equal ones need no search.
@@ -59,7 +61,14 @@ struct Node {
 
 struct Cluster {
     words: Vec<Box<str>>,
+    /// Hash of each word; 0, which no word has, for `<*>`.
+    hashes: Vec<u64>,
     lines: [u64; 2],
+}
+
+/// FNV-1a (Fowler, Noll, Vo); words that are taken for equal by chance only widen a kind's counts.
+fn hash(word: &str) -> u64 {
+    word.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)).max(1)
 }
 
 /// Takes in lines one by one.
@@ -69,7 +78,7 @@ pub struct Miner {
     /// Root for each number of words.
     roots: HashMap<usize, usize>,
     clusters: Vec<Cluster>,
-    memo: HashMap<Box<str>, Option<usize>>,
+    memo: HashMap<Box<str>, usize>,
     memo_bytes: usize,
     other: [u64; 2],
     lines: [u64; 2],
@@ -103,7 +112,7 @@ impl Miner {
         masked.clear();
         mask(line, &mut masked);
         let kind = match self.memo.get(masked.as_str()) {
-            Some(kind) => *kind,
+            Some(kind) => Some(*kind),
             None => self.place(&masked),
         };
         self.masked = masked;
@@ -124,21 +133,23 @@ impl Miner {
         let words: Vec<&str> = masked.split_whitespace().take(MAX_WORDS).collect();
         let full = self.clusters.len() >= self.limits.max_clusters;
         let leaf = self.leaf(&words, !full);
-        let kind = match leaf.and_then(|leaf| self.most_alike(leaf, &words)) {
+        let full = full || leaf.is_some_and(|leaf| self.nodes[leaf].kinds.len() >= MAX_AT_LEAF);
+        let hashes: Vec<u64> = words.iter().map(|w| hash(w)).collect();
+        let kind = match leaf.and_then(|leaf| self.most_alike(leaf, &hashes)) {
             Some(kind) => {
                 self.merge(kind, &words);
                 Some(kind)
             }
             None if full => None,
-            None => leaf.map(|leaf| self.begin(leaf, &words)),
-        };
+            None => leaf.map(|leaf| self.begin(leaf, &words, hashes)),
+        }?;
         if self.memo_bytes + masked.len() > MEMO_BYTES {
             self.memo.clear();
             self.memo_bytes = 0;
         }
         self.memo_bytes += masked.len() + 64;
         self.memo.insert(masked.into(), kind);
-        kind
+        Some(kind)
     }
 
     /// The leaf for these words; made where it is missing and `grow` says so.
@@ -179,27 +190,28 @@ impl Miner {
 
     /// The kind at a leaf that has most words in common, the older of two, if that is enough.
     #[allow(clippy::cast_precision_loss)] // at most MAX_WORDS
-    fn most_alike(&self, leaf: usize, words: &[&str]) -> Option<usize> {
+    fn most_alike(&self, leaf: usize, hashes: &[u64]) -> Option<usize> {
         let mut best = None;
         for kind in &self.nodes[leaf].kinds {
-            let same = self.clusters[*kind].words.iter().zip(words).filter(|(a, b)| a.as_ref() == **b).count();
+            let same = self.clusters[*kind].hashes.iter().zip(hashes).filter(|(a, b)| a == b).count();
             if best.is_none_or(|(most, _)| same > most) {
                 best = Some((same, *kind));
             }
         }
-        best.filter(|(same, _)| *same as f64 >= SIMILAR * words.len() as f64).map(|(_, kind)| kind)
+        best.filter(|(same, _)| *same as f64 >= SIMILAR * hashes.len() as f64).map(|(_, kind)| kind)
     }
 
     fn merge(&mut self, kind: usize, words: &[&str]) {
-        for (own, word) in self.clusters[kind].words.iter_mut().zip(words) {
+        let Cluster { words: own, hashes, .. } = &mut self.clusters[kind];
+        for ((own, hash), word) in own.iter_mut().zip(hashes).zip(words) {
             if own.as_ref() != *word && own.as_ref() != ANY {
-                *own = ANY.into();
+                (*own, *hash) = (ANY.into(), 0);
             }
         }
     }
 
-    fn begin(&mut self, leaf: usize, words: &[&str]) -> usize {
-        self.clusters.push(Cluster { words: words.iter().map(|w| (*w).into()).collect(), lines: [0; 2] });
+    fn begin(&mut self, leaf: usize, words: &[&str], hashes: Vec<u64>) -> usize {
+        self.clusters.push(Cluster { words: words.iter().map(|w| (*w).into()).collect(), hashes, lines: [0; 2] });
         let kind = self.clusters.len() - 1;
         self.nodes[leaf].kinds.push(kind);
         kind

@@ -191,7 +191,7 @@ mod tests {
         let summary = digest.finish().unwrap();
         let shown = summary.templates(Some([900.0, 100.0]), 10);
         assert_eq!((shown.per, shown.lines), ("calls", [90, 20]));
-        let expected = json!({"template": "booking failed for \"lk.pii.name\": \"[redacted]\" after <num> tries, write to [email]",
+        let expected = json!({"template": "booking failed for \"lk.pii.name\": \"[redacted]\" after <num> tries, write to <email>",
             "stable": {"lines": 0, "perThousand": 0.0}, "canary": {"lines": 10, "perThousand": 100.0}});
         assert_eq!(shown.kinds, [expected]);
         assert_eq!(summary.templates(None, 10).per, "lines");

@@ -112,3 +112,36 @@ async fn the_newest_bytes_of_a_long_log_are_kept() {
     assert!(text.len() <= MAX_BYTES && text.len() > MAX_BYTES - 20);
     assert!(text.starts_with("line ") && text.ends_with("line 199999\n"));
 }
+
+#[tokio::test]
+async fn lines_come_pod_by_pod_and_stop_at_the_limit() {
+    let (logs, asked) = api(|uri| match uri {
+        u if u.contains("/pods?") => (200, list(&[pod("b", json!({"running": {}})), pod("a", json!({"running": {}}))])),
+        u if u.contains("/pods/a/") => (200, b"a one\na two\n\na \xff\nno end".to_vec()),
+        _ => (200, (0..100_000).map(|i| format!("b {i}\n")).collect::<String>().into_bytes()),
+    });
+    let mut lines = Vec::new();
+    let complete = logs.stream(query(None, 9), 10_000_000, &mut |line: &str| lines.push(line.to_owned())).await.unwrap();
+    assert!(complete, "everything is read");
+    assert_eq!(lines[..6], ["a one", "a two", "", "a \u{fffd}", "no end", "b 0"]);
+    assert_eq!((lines.len(), lines.last().map(String::as_str)), (100_005, Some("b 99999")));
+    lines.clear();
+    let complete = logs.stream(query(None, 9), 30, &mut |line: &str| lines.push(line.to_owned())).await.unwrap();
+    assert!(!complete);
+    assert_eq!(lines[4..], ["no end", "b 0", "b 1"], "{lines:?}");
+    assert!(asked.lock()[1].contains("tailLines=9"));
+}
+
+#[test]
+fn a_line_without_end_takes_the_memory_of_one_line() {
+    let mut lines = Lines::new(usize::MAX);
+    let mut found = Vec::new();
+    let mut sink = |line: &str| found.push(line.len());
+    for _ in 0..100 {
+        lines.take(&[b'x'; 10_000], &mut sink);
+        assert!(lines.line.len() <= MAX_LINE);
+    }
+    lines.take(b"\nshort\n", &mut sink);
+    lines.end(&mut sink);
+    assert_eq!(found, [MAX_LINE, 5]);
+}

@@ -275,3 +275,75 @@ async fn a_deleted_run_takes_its_measurements_with_it() {
     assert_eq!(source.polls.lock().len(), polls);
     process.stop().await;
 }
+
+/// A judge with a budget is asked, and paid for, once: the process dies after any write, and the next one goes on under
+/// the same key.
+#[tokio::test(start_paused = true)]
+async fn a_crash_while_the_judge_is_asked_costs_one_verdict() {
+    let budgeted = || {
+        let mut gate = judge();
+        let prices = json!({ "inputPerMillion": 1, "outputPerMillion": 5 });
+        gate["judge"]["budget"] = json!({ "verdicts": 5, "dollars": 1, "prices": prices });
+        gate
+    };
+    for survive in 1..4 {
+        let (api, clock) = (FakeApi::default(), clock());
+        let source = Scripted::new(&api, |_, _| {
+            let judged = Progress::Judged { verdict: Verdict::Pass, reason: "fine".into(), tokens: Tokens { input: 1000, output: 100 } };
+            (SECOND * 20, Ok(judged))
+        });
+        api.put(a_run("run", &[budgeted()]));
+        let process = Process::start(&api, &source, &clock);
+        let writes = {
+            let api = api.clone();
+            move || api.writes().len()
+        };
+        until(&api, "run", |run| writes() >= survive || run["status"]["phase"] == "Pass").await;
+        // The question is on its way, or about to be.
+        sleep(SECOND * 5).await;
+        process.kill().await;
+        let process = Process::start(&api, &source, &clock);
+        let run = phase(&api, "run", "Pass").await;
+        process.stop().await;
+        assert_eq!(source.distinct_keys(), 1, "after write {survive}");
+        let spent = &run["status"]["gates"][0]["spent"];
+        assert_eq!((spent["verdicts"].as_i64(), spent["microDollars"].as_i64()), (Some(1), Some(1500)), "after write {survive}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_is_for_all_runs_of_a_release() {
+    let (api, clock) = (FakeApi::default(), clock());
+    let source = Scripted::new(&api, |_, _| {
+        let judged = Progress::Judged { verdict: Verdict::Pass, reason: "fine".into(), tokens: Tokens { input: 10, output: 1 } };
+        (SECOND, Ok(judged))
+    });
+    let budgeted = || {
+        let mut gate = judge();
+        gate["judge"]["budget"] = json!({ "verdicts": 2 });
+        gate
+    };
+    let of = |name: &str, revision: &str, attempt: i64| {
+        let mut run = a_run(name, &[budgeted()]);
+        run["spec"]["revision"] = json!(revision);
+        run["spec"]["attempt"] = json!(attempt);
+        run
+    };
+    let process = Process::start(&api, &source, &clock);
+    for name in ["first", "second"] {
+        api.put(of(name, "r2", 1));
+        phase(&api, name, "Pass").await;
+    }
+    api.put(of("third", "r2", 1));
+    let third = until(&api, "third", |run| run["status"]["gates"][0]["counts"]["inconclusive"].as_i64() > Some(0)).await;
+    let gate = &third["status"]["gates"][0];
+    assert!(gate["message"].as_str().unwrap().contains("budget of 2 verdicts is spent"), "{gate}");
+    assert_eq!((gate["spent"]["verdicts"].as_i64(), gate["spent"]["earlierVerdicts"].as_i64()), (Some(0), Some(2)));
+    assert_eq!(source.starts.lock().len(), 2);
+    // Another attempt and another revision have budgets of their own.
+    for (name, revision, attempt) in [("fourth", "r2", 2), ("fifth", "r3", 1)] {
+        api.put(of(name, revision, attempt));
+        phase(&api, name, "Pass").await;
+    }
+    process.stop().await;
+}
