@@ -178,6 +178,8 @@ async fn ask(sources: &Sources, gate: &Gate, args: &[(String, String)], n: usize
         rollout: String::new(),
         revision: "canary-hash".into(),
         stable_revision: "stable-hash".into(),
+        // Cases have their evidence with them: nothing is looked up as of a time.
+        started_at: jiff::Timestamp::UNIX_EPOCH,
         gate: gate.clone(),
         args: arguments(args),
         from_cluster_template: false,
