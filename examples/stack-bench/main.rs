@@ -1,6 +1,6 @@
 //! The figures of README: what the operator costs and how fast it reverts, on a real API server. `make bench`.
 //!
-//! Prints, and never judges by wall time. `STACK_BENCH=verdicts,release,size,idle` picks parts;
+//! Prints, and never judges by wall time. `STACK_BENCH=rules,verdicts,release,size,idle` picks parts;
 //! `STACK_BENCH_RELEASING` (100) and `STACK_BENCH_ROLLOUTS` (1000) are the numbers of rollouts.
 
 #[allow(dead_code)]
@@ -25,10 +25,17 @@ mod size;
 mod verdicts;
 
 use stack::Result;
+use voicerollout::core::stats::baselines;
+
+/// Seed of the simulated releases.
+const SEED: u64 = 1;
 
 fn main() {
-    let parts = std::env::var("STACK_BENCH").unwrap_or_else(|_| "verdicts,release,size,idle".into());
+    let parts = std::env::var("STACK_BENCH").unwrap_or_else(|_| "rules,verdicts,release,size,idle".into());
     let wanted = |part: &str| parts.split(',').any(|p| p.trim() == part);
+    if wanted("rules") {
+        rules(number("STACK_BENCH_SIMULATED", 600) as u32);
+    }
     if let Err(error) = stack::runtime().block_on(real(wanted)) {
         eprintln!("{error}");
         std::process::exit(1);
@@ -36,6 +43,12 @@ fn main() {
     if wanted("idle") {
         idle::run(number("STACK_BENCH_ROLLOUTS", 1000));
     }
+}
+
+/// What the rules of other tools and ours make of the same simulated releases.
+fn rules(rollouts: u32) {
+    println!("\nRules on the same simulated latencies, 30 minutes at 5 %, {rollouts} releases each: share aborted [median minute]\n");
+    println!("{}", baselines::head_to_head(rollouts, SEED));
 }
 
 /// The parts that need the real API server.

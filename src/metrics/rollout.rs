@@ -161,10 +161,15 @@ impl Collector for RolloutMetrics {
     }
 }
 
+/// Namespace, rollout and gate.
+type GateLabels<'a> = [(&'a str, &'a str); 3];
+/// Writes a gate's sample.
+type WriteOne<'f> = dyn Fn(&mut MetricEncoder, GateLabels<'_>, &Comparison) -> fmt::Result + 'f;
+
 impl RolloutMetrics {
     fn encode_counts(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         let counts = self.counts.lock();
-        let mut gauge = |name: &str, help: &str, write: &dyn Fn(&mut MetricEncoder, [(&str, &str); 3], &Comparison) -> fmt::Result| {
+        let mut gauge = |name: &str, help: &str, write: &WriteOne<'_>| {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             counts.iter().try_for_each(|((namespace, rollout), gates)| {
                 gates
@@ -172,7 +177,7 @@ impl RolloutMetrics {
                     .try_for_each(|(gate, c)| write(&mut metric, [("namespace", namespace), ("rollout", rollout), ("gate", gate)], c))
             })
         };
-        let arms = |m: &mut MetricEncoder, [a, b, c]: [(&str, &str); 3], known: &Comparison, of: fn(&ArmCalls) -> i64| {
+        let arms = |m: &mut MetricEncoder, [a, b, c]: GateLabels<'_>, known: &Comparison, of: fn(&ArmCalls) -> i64| {
             sample(m, &[a, b, c, ("arm", "canary")], &of(&known.canary))?;
             known.stable.iter().try_for_each(|stable| sample(m, &[a, b, c, ("arm", "stable")], &of(stable)))
         };

@@ -126,7 +126,12 @@ impl Machine<'_> {
     }
 
     fn waiting_hint(&self) -> String {
-        if self.old.waiting_for.is_empty() { "its pods and weights".into() } else { self.old.waiting_for.clone() }
+        // What an abort said is over with the retry that came first.
+        if self.old.waiting_for.is_empty() || self.old.abort.is_some() {
+            "its pods and weights".into()
+        } else {
+            self.old.waiting_for.clone()
+        }
     }
 
     fn promote_full(&mut self, by: Option<String>, why: &str) -> Result<String, String> {

@@ -269,3 +269,16 @@ fn going_on_without_a_gate_of_the_step_says_nothing_about_a_background_gate_of_t
     w.script.clear();
     w.until_weight(50);
 }
+
+#[test]
+fn commands_that_come_together_are_carried_out_one_after_the_other() {
+    let mut w = World::releasing(spec(Some(vec![weight(10), analysis(&["p95"]), weight(50)]), None));
+    w.script.insert("p95".into(), Say::Fail);
+    w.until_phase(Phase::Degraded);
+    let names: Vec<String> = [Verb::Retry, Verb::Abort, Verb::Retry, Verb::Promote].into_iter().map(|v| w.ask(v)).collect();
+    w.pass();
+    let answers: Vec<_> = names.iter().map(|n| w.outcomes[n].clone()).collect();
+    assert_eq!(answers.iter().map(|(did, _)| *did).collect::<Vec<_>>(), [true, true, true, false], "{answers:?}");
+    assert_eq!((w.status.attempt, w.status.phase), (3, Phase::Progressing), "{}", w.describe());
+    assert!(answers[3].1.contains("its pods and weights"), "{}", answers[3].1);
+}
