@@ -238,6 +238,8 @@ fn finished_count(state: &GateStatus) -> i32 {
 }
 
 #[cfg(test)]
+mod judged;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;

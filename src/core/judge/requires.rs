@@ -37,10 +37,10 @@ fn below(requires: &JudgeRequires, hash: &str) -> Option<String> {
     if record.cases < requires.min_cases {
         return Some(format!("{} cases were measured, needed are {}", record.cases, requires.min_cases));
     }
-    if let Some(least) = requires.min_agreement.filter(|least| !(record.agreement >= *least)) {
+    if let Some(least) = requires.min_agreement.filter(|least| record.agreement < *least) {
         return Some(format!("its agreement {} is below minAgreement {least}", record.agreement));
     }
-    let most = requires.max_false_pass.filter(|most| !(record.false_pass <= *most))?;
+    let most = requires.max_false_pass.filter(|most| record.false_pass > *most)?;
     Some(format!("its false-pass rate {} is above maxFalsePass {most}", record.false_pass))
 }
 

@@ -69,7 +69,7 @@ impl Digest {
     }
 
     /// Notes whether all lines of an arm were read.
-    pub fn read(&mut self, _arm: usize, complete: bool) {
+    pub fn read(&mut self, complete: bool) {
         self.cut |= !complete;
     }
 
@@ -202,7 +202,7 @@ mod tests {
         let mut digest = digest(json!({"templates": {}}));
         digest.line(0, "a");
         digest.line(1, "b");
-        digest.read(1, false);
+        digest.read(false);
         let summary = digest.finish().unwrap();
         assert_eq!((summary.cut(), summary.templates(Some([1.0, 1.0]), 9).per), (true, "lines"));
     }

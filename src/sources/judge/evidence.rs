@@ -28,11 +28,14 @@ struct Arm<'a> {
     revision: &'a str,
 }
 
+/// Lines by pod.
+type Pods = Vec<(String, Vec<String>)>;
+
 /// What came of the logs, before it is cut to fit.
 #[derive(Default)]
 struct Logs {
     /// Newest lines by pod, stable and canary.
-    newest: Option<[Vec<(String, Vec<String>)>; 2]>,
+    newest: Option<[Pods; 2]>,
     /// Kinds of lines and transcripts.
     digest: Option<digest::Summary>,
 }
@@ -191,7 +194,7 @@ async fn both_logs(
         let query = query(request, wanted, arm, tail);
         let mut sink = |line: &str| digest.line(index, line);
         let read = logs.stream(query, bytes, &mut sink).await.map_err(|e| named(e, arm))?;
-        digest.read(index, read);
+        digest.read(read);
     }
     Ok(Logs { newest: Some([newest.0, newest.1]), digest: Some(digest.finish()?) })
 }
@@ -217,7 +220,7 @@ async fn arm_logs(
     request: &Request,
     wanted: &EvidenceLogs,
     arm: Arm<'_>,
-) -> Result<Vec<(String, Vec<String>)>, SourceError> {
+) -> Result<Pods, SourceError> {
     let found = logs.pod_logs(query(request, wanted, arm, wanted.tail_lines)).await.map_err(|e| named(e, arm))?;
     if found.is_empty() {
         return Err(named(SourceError::new("no pod with a started container"), arm));

@@ -7,8 +7,10 @@ use regex::{Captures, Regex};
 use super::digits::luhn;
 use super::{checks, compile};
 
+/// Whether a number's check digit is right.
+type Check = fn(&str) -> bool;
 /// A form, and the check that it has to pass.
-type Rule = (Regex, fn(&str) -> bool);
+type Rule = (Regex, Check);
 
 static IBAN: LazyLock<Rule> =
     LazyLock::new(|| (compile(r"(?i)\b[a-z]{2}[0-9]{2}(?:[ ]?[a-z0-9]{4}){2,7}(?:[ ]?[a-z0-9]{1,3})?\b"), checks::iban));
@@ -29,7 +31,7 @@ fn eleven(text: &str) -> bool {
 }
 
 static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
-    let rules: [(&str, fn(&str) -> bool); 10] = [
+    let rules: [(&str, Check); 10] = [
         // US social security number: no area 000, 666 or 900 to 999, no group 00, no serial 0000.
         (r"\b[0-9]{3}-[0-9]{2}-[0-9]{4}\b", always),
         // UK national insurance number (HMRC manual NIM39110).
