@@ -82,13 +82,15 @@ fn new_calls_are_shared_as_the_weight_says() {
         const CALLS: u32 = 2000;
         agent.start(gates::by_hand(&[5, 25, 50])).await?;
         let second = agent.release(&Version::good("v2")).await?;
-        for weight in [5, 25, 50] {
+        for (before, weight) in [(0, 5), (5, 25), (25, 50)] {
             agent.paused_at(weight).await?;
             // Envoy follows within a second; calls from before would blur the count.
             let caller = agent.caller();
-            wait_for("the canary to answer", PATIENCE, || async {
-                let answers = caller.calls(20).await;
-                Ok(if answers.of(&second) > 0 { Seen::Yes(()) } else { Seen::NotYet(format!("{answers:?}")) })
+            wait_for(format!("Envoy to have {weight} %"), PATIENCE, || async {
+                let answers = caller.calls(200).await;
+                // In percent, of 200 calls: more than halfway from the weight before.
+                let halfway = before + weight;
+                Ok(if answers.of(&second) >= halfway as u64 { Seen::Yes(()) } else { Seen::NotYet(format!("{answers:?}")) })
             })
             .await?;
             let answers = caller.calls(CALLS as usize).await;

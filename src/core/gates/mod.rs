@@ -258,6 +258,8 @@ mod counting;
 #[cfg(test)]
 mod eval_tests;
 #[cfg(test)]
+mod judged;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;
