@@ -63,8 +63,8 @@ pub struct AnalysisContext {
     pub metrics: Arc<Metrics>,
 }
 
-/// Runs the controller until `stop`, for one namespace or all. Its watch fills `feed`. A process that does not lead keeps its cache and does
-/// nothing else; when it begins to lead, every run is looked at.
+/// Runs the controller until `stop`, for one namespace or all. Its watch fills `feed`. A process that does not lead keeps
+/// its cache and does nothing else; when it begins to lead, every run is looked at.
 pub async fn run(
     ctx: Arc<AnalysisContext>,
     namespace: Option<String>,
