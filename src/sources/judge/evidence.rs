@@ -7,6 +7,7 @@ use super::digest::{self, Digest};
 use super::logs::{LogQuery, LogReader};
 use super::shares::{clip, first, newest, newest_of_all, size};
 use crate::api::analysis::{Evidence, EvidenceLogs, EvidenceMetric};
+use crate::api::run::Explains;
 use crate::core::judge::metrics;
 use crate::sources::http::Http;
 use crate::sources::prometheus::{self, Reading};
@@ -63,11 +64,14 @@ pub(super) async fn collect(
     };
     let known = vault.known();
     let gates: Vec<Value> = request.others.iter().map(|g| gate(g, &known)).collect();
-    let base = json!({
+    let mut base = json!({
         "revisions": {"stable": request.stable_revision, "canary": request.revision},
         "metrics": metrics,
         "gates": gates,
     });
+    if let Some(explains) = &request.explains {
+        base["abort"] = abort(explains, &known);
+    }
     fit(base, found, wanted.logs.as_ref(), room)
 }
 
@@ -168,13 +172,22 @@ async fn arm_metric(
 /// What another gate found.
 fn gate(gate: &OtherGate, known: &Known) -> Value {
     let clean = |text: &str| redact::line(&redact::redact(text, known), MAX_TEXT);
-    json!({
+    let mut out = json!({
         "name": redact::line(&gate.name, 63),
         "verdict": gate.verdict.map_or_else(|| json!("undecided"), |v| json!(v)),
         "value": gate.value.as_deref().map(clean),
         "message": clean(&gate.message),
-        "measurements": gate.measurements,
-    })
+    });
+    if let Some(n) = gate.measurements {
+        out["measurements"] = n.into();
+    }
+    out
+}
+
+/// What is to be explained.
+fn abort(explains: &Explains, known: &Known) -> Value {
+    let clean = |text: &str| redact::line(&redact::redact(text, known), MAX_TEXT);
+    json!({"gate": redact::line(&explains.gate, 63), "reason": clean(&explains.reason)})
 }
 
 /// Newest lines of both arms, and what the digest makes of more of them.

@@ -145,7 +145,7 @@ async fn the_same_evidence_is_judged_once_in_a_run() {
     assert_eq!(again.message, format!("unchanged evidence: {}", first.message));
     assert_eq!(stub.seen()["requests"], 1);
     // Other evidence, or another prompt, is another question.
-    asked.others = vec![OtherGate { name: "x".into(), verdict: None, value: None, message: String::new(), measurements: 1 }];
+    asked.others = vec![OtherGate { name: "x".into(), verdict: None, value: None, message: String::new(), measurements: Some(1) }];
     assert!(!judged(&sources, &asked).await.record.cached);
     asked.others.clear();
     asked.gate.judge.as_mut().unwrap().prompt = "Another question.".into();
@@ -279,7 +279,7 @@ async fn the_evidence_holds_both_arms() {
         verdict: Some(Verdict::Pass),
         value: Some("0.95".into()),
         message: "0.95 of canary for bob@example.com".into(),
-        measurements: 3,
+        measurements: Some(3),
     }];
     assert_eq!(judged(&sources, &asked).await.verdict, Verdict::Fail);
     let (s, c) = arms(&asked);
