@@ -241,6 +241,9 @@ fn check(request: &Request) -> Result<(), SourceError> {
             let mut args = request.args.clone();
             args.insert("revision".into(), ArgValue::plain(request.revision.clone()));
             fill(&judge.prompt, Place::Text, &args).map_err(|e| SourceError::new(format!("judge: prompt: {e}")))?;
+            if let Some(traces) = &judge.evidence.traces {
+                fill(&traces.address, Place::Url, &args).map_err(|e| SourceError::new(format!("traces: address: {e}")))?;
+            }
             judge.evidence.metrics.iter().try_for_each(|metric| {
                 check_prometheus(&metric.prometheus, &args)?;
                 metric.count_query.as_ref().map_or(Ok(()), |query| check_query(query, &args))

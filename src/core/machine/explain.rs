@@ -62,13 +62,7 @@ impl Machine<'_> {
         others.min_by_key(|(step, _)| distance(*step)).cloned()
     }
 
-    fn explaining_spec(
-        &self,
-        abort: &AbortRecord,
-        gate: String,
-        step: Option<i32>,
-        judge: &str,
-    ) -> Result<VoiceAnalysisRunSpec, String> {
+    fn explaining_spec(&self, abort: &AbortRecord, gate: String, step: Option<i32>, judge: &str) -> Result<VoiceAnalysisRunSpec, String> {
         let (analysis, path) = self.analysis_of(step).ok_or("the judge is not in the spec any more")?;
         let mut spec = self.run_spec(RunKind::Explanation, step, &analysis, &path)?;
         spec.gates.retain(|g| g.gate.name == judge);

@@ -111,7 +111,13 @@ impl Machine<'_> {
         asked.is_some_and(|spec| gates_hash(&spec.gates) != run.counting)
     }
 
-    pub(super) fn run_spec(&self, kind: RunKind, step: Option<i32>, analysis: &Analysis, path: &str) -> Result<VoiceAnalysisRunSpec, String> {
+    pub(super) fn run_spec(
+        &self,
+        kind: RunKind,
+        step: Option<i32>,
+        analysis: &Analysis,
+        path: &str,
+    ) -> Result<VoiceAnalysisRunSpec, String> {
         // A run keeps its name until it is seen, so nothing that changes from step to step goes into it: the background
         // begins with the first step that gives the canary traffic.
         let begins = (0..self.plan.steps.len()).find(|i| self.plan.weight_at(*i) > 0).unwrap_or(0);
@@ -162,7 +168,8 @@ impl Machine<'_> {
         let switching = self.s.promotion.as_ref().is_some_and(|p| p.stage != PromotionStage::FullWeight);
         let judged = self.in_release() && self.s.abort.is_none() && !switching && !self.seen.deleting;
         let by_person = self.s.promotion.as_ref().is_some_and(|p| p.grounds == crate::api::status::Grounds::PromotedFull);
-        let mut active: Vec<String> = if judged && !by_person { self.active_records().into_iter().map(|r| r.name).collect() } else { vec![] };
+        let mut active: Vec<String> =
+            if judged && !by_person { self.active_records().into_iter().map(|r| r.name).collect() } else { vec![] };
         active.extend(self.explaining_run().filter(|_| !self.seen.deleting).map(|r| r.name.clone()));
         for run in &self.seen.runs {
             if run.phase == RunPhase::Running && !run.stop && !active.contains(&run.name) {

@@ -89,7 +89,8 @@ fn an_expectation_names_what_is_different() {
     let aborted = status(json!({"phase": "Degraded", "abort": {
         "revision": "b", "at": "2026-01-01T00:00:00Z", "step": "3/10", "gate": "evals", "reason": "0.8"
     }}));
-    let expect = |step: &str, gate: &str| Expect { outcome: Outcome::Aborted, step: Some(step.into()), gate: Some(gate.into()), explained: false };
+    let expect =
+        |step: &str, gate: &str| Expect { outcome: Outcome::Aborted, step: Some(step.into()), gate: Some(gate.into()), explained: false };
     assert_eq!(expect("3/10", "evals").check(&aborted), Ok(()));
     assert!(expect("6/10", "evals").check(&aborted).unwrap_err().contains("ended at step 3/10"));
     assert!(expect("3/10", "judge").check(&aborted).unwrap_err().contains("gate judge should have decided"));
