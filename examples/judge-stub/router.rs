@@ -202,6 +202,11 @@ fn words(behaviour: Behaviour, question: &Value, number: u64) -> String {
         Behaviour::CutOff => return r#"{"verdict": "PASS", "reas"#.into(),
         _ => "PASS",
     };
+    let schema = question.pointer("/output_config/format/schema/properties");
+    let schema = schema.or(question.pointer("/response_format/json_schema/schema/properties"));
+    if schema.is_some_and(|s| s["verdict"].is_null()) {
+        return json!({"arm": arm.to_string(), "reason": format!("Stub answer: arm {arm} was set to {verdict} beforehand.")}).to_string();
+    }
     let mut answer = json!({"arm": arm.to_string(), "verdict": verdict, "reason": format!("Stub answer: {verdict} was set beforehand.")});
     let rubric = question.pointer("/output_config/format/schema/properties/rubric/required");
     let rubric = rubric.or(question.pointer("/response_format/json_schema/schema/properties/rubric/required"));

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::common::{Duration, duration_schema, seconds};
 use super::provider::PrometheusProvider;
+use super::traces::EvidenceTraces;
 
 fn default_tail() -> i32 {
     200
@@ -58,6 +59,9 @@ pub struct Evidence {
     /// Log lines of both arms' pods, redacted; off unless set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logs: Option<EvidenceLogs>,
+    /// Traces of both arms in sum, where a backend with a query API has them; off unless set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traces: Option<EvidenceTraces>,
 }
 
 /// A Prometheus query that is asked once with `{{args.revision}}` the stable and once the canary hash.

@@ -90,6 +90,11 @@ pub struct Judge {
     /// How good this judge has to be at cases whose answer is known before its gate may have `mode: enforce` or `signal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requires: Option<JudgeRequires>,
+    /// After an abort by another gate, when all new calls are back at stable, the judge is asked once what made the canary
+    /// do worse, on this evidence and with one vote. The answer goes to `status.abort.explanation`, and counts against
+    /// `budget`; nothing else depends on it. One gate of an analysis may have it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub explain_aborts: bool,
 }
 
 /// One question of a rubric.

@@ -16,6 +16,7 @@ pub mod rollout;
 pub mod run;
 pub mod status;
 pub mod template;
+pub mod traces;
 pub mod web;
 
 pub use action::{VoiceRolloutAction, VoiceRolloutActionSpec};

@@ -36,7 +36,7 @@ pub struct VoiceAnalysisRunSpec {
     pub rollout: String,
     /// UID of the VoiceRollout.
     pub rollout_uid: String,
-    /// Whether the run belongs to one step or to the whole release.
+    /// What the run is for.
     pub kind: RunKind,
     /// Hash of the revision that is judged.
     pub revision: String,
@@ -60,6 +60,40 @@ pub struct VoiceAnalysisRunSpec {
     /// End the run: what is undecided stays undecided and is never a pass.
     #[serde(default)]
     pub stop: bool,
+    /// The abort that is explained (`kind: Explanation`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explains: Option<Explains>,
+}
+
+/// The abort that a run explains, as it stood when the calls were back at stable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Explains {
+    /// Name of the gate that failed.
+    pub gate: String,
+    /// Why the release was aborted.
+    pub reason: String,
+    /// What the release's gates had found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    pub gates: Vec<Finding>,
+}
+
+/// What a gate had found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// Name of the gate.
+    pub name: String,
+    /// Its verdict; absent while undecided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// Its latest value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// One sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
 }
 
 /// A gate with the arguments of the template it came from.
@@ -95,13 +129,15 @@ pub struct RunArg {
     pub in_operator_namespace: bool,
 }
 
-/// Whether a run belongs to one step or to the whole release.
+/// What a run is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum RunKind {
     /// From the first canary traffic until the promotion.
     Background,
     /// One `analysis` step.
     Step,
+    /// A judge says once why an aborted canary did worse. Nothing rests on it.
+    Explanation,
 }
 
 /// State of a run.
@@ -116,6 +152,8 @@ pub enum RunPhase {
     Fail,
     /// Ended from outside before a verdict; never a pass.
     Stopped,
+    /// An explanation was given, or could not be; never a pass.
+    Done,
 }
 
 /// A verdict of a measurement or a gate.

@@ -216,6 +216,9 @@ pub struct AbortRecord {
     /// Who asked for it, where a person did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// What a judge with `explainAborts` made of it afterwards, or why it said nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
 }
 
 /// The change of roles at the end of a release.

@@ -185,6 +185,7 @@ async fn ask(sources: &Sources, gate: &Gate, args: &[(String, String)], n: usize
         from_cluster_template: false,
         others: Vec::new(),
         earlier: Vec::new(),
+        explains: None,
     };
     let evidence = Value::Object(case.evidence);
     let mut answer = sources.judge(&request, &evidence).await;

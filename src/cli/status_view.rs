@@ -87,6 +87,9 @@ fn facts(rollout: &VoiceRollout, status: &VoiceRolloutStatus, now: Timestamp) ->
     }
     if let Some(abort) = &status.abort {
         fact("Aborted", Ink::Red, aborted(abort, now));
+        if let Some(explanation) = &abort.explanation {
+            fact("Why", Ink::Plain, explanation.clone());
+        }
     }
     for (name, line) in problems(&status.conditions) {
         fact(name, Ink::Red, line);
@@ -162,6 +165,7 @@ fn gates(gates: &[GateSummary], paint: Paint) -> Vec<String> {
         let place = match gate.kind {
             RunKind::Background => "background",
             RunKind::Step => "step",
+            RunKind::Explanation => "explanation",
         };
         let place = match gate.mode {
             Mode::Enforce => place.to_owned(),

@@ -39,6 +39,8 @@ pub struct Plan {
     pub patience: BTreeMap<String, (Duration, Option<Consequence>)>,
     /// Shares of `falseAbort` of the gates that count calls, by step (`None`: background) and name.
     pub shares: BTreeMap<(Option<i32>, String), f64>,
+    /// Judges that explain aborts, by step (`None`: background) and name.
+    pub explainers: Vec<(Option<i32>, String)>,
     /// See the spec; `None` when no gate may spend it.
     pub false_abort: Option<f64>,
     /// Steps stand still.
@@ -113,6 +115,7 @@ impl Plan {
             Some(steps) => steps.iter().enumerate().filter_map(|(i, s)| parse_step(i, s, &known, seen, &mut claims, &mut errors)).collect(),
             None => default_steps(&required, &mut errors),
         };
+        let explainers = std::mem::take(&mut claims.explainers);
         let shares = claims.shares(spec.false_abort, &mut errors);
         check_workload(name, spec, &mut errors);
         check_durations(spec, &mut errors);
@@ -127,6 +130,7 @@ impl Plan {
             patience: patience.collect(),
             false_abort: (!shares.is_empty()).then_some(spec.false_abort),
             shares,
+            explainers,
             replicas: spec.replicas,
             steps_hash: steps_hash(&spec.steps),
             steps,
@@ -169,20 +173,27 @@ impl Plan {
     }
 }
 
-/// Gates of the whole release that may abort it though the canary is no worse.
+/// What concerns the gates of the whole release.
 #[derive(Default)]
-struct Claims(Vec<((Option<i32>, String), Claim)>);
+struct Claims {
+    /// Gates that may abort it though the canary is no worse.
+    chances: Vec<((Option<i32>, String), Claim)>,
+    /// Judges that explain aborts.
+    explainers: Vec<(Option<i32>, String)>,
+}
 
 impl Claims {
     fn add(&mut self, step: Option<i32>, path: &str, gates: &[RunGate]) {
         for (i, gate) in gates.iter().map(|g| &g.gate).enumerate().filter(|(_, g)| g.shares_false_abort()) {
             let path = format!("{path} gate {i} ({}) falseAbort", gate.name);
-            self.0.push(((step, gate.name.clone()), Claim { path, own: gate.false_abort, mode: gate.mode }));
+            self.chances.push(((step, gate.name.clone()), Claim { path, own: gate.false_abort, mode: gate.mode }));
         }
+        let explains = |g: &&RunGate| g.gate.judge.as_ref().is_some_and(|j| j.explain_aborts);
+        self.explainers.extend(gates.iter().filter(explains).map(|g| (step, g.gate.name.clone())));
     }
 
     fn shares(self, budget: f64, errors: &mut Vec<SpecError>) -> BTreeMap<(Option<i32>, String), f64> {
-        let (names, claims): (Vec<_>, Vec<_>) = self.0.into_iter().unzip();
+        let (names, claims): (Vec<_>, Vec<_>) = self.chances.into_iter().unzip();
         match resolve::shares(budget, &claims) {
             Ok(shares) => names.into_iter().zip(shares).collect(),
             Err(more) => {

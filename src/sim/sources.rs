@@ -25,6 +25,9 @@ use crate::sources::{Progress, Request, Source, SourceError};
 /// Tokens that a verdict costs.
 const TOKENS: Tokens = Tokens { input: 1800, output: 60 };
 
+/// Time that an explanation takes.
+const EXPLAINING: Duration = Duration::from_secs(4);
+
 /// The providers of a scenario. They outlive the operator: a restarted one finds its measurements by their keys.
 pub struct ScenarioSources {
     scenario: Arc<Scenario>,
@@ -90,6 +93,17 @@ impl ScenarioSources {
             let counted = Some(self.count(request)?);
             let answer = Answer { says: Says::Counters, takes: Duration::ZERO };
             let measured = Measured { gate: request.gate.name.clone(), release: release.name.clone(), at: now, times: 1, answer, counted };
+            asked.by_key.insert(request.key.clone(), measured.clone());
+            return self.progress(request, &measured);
+        }
+        if request.explains.is_some() {
+            let text = release.explanations.get(&request.gate.name).ok_or_else(|| {
+                let (scenario, gate) = (&self.scenario.name, &request.gate.name);
+                SourceError::new(format!("scenario {scenario}: release {} has no explanation of gate {gate}", release.name))
+            })?;
+            let answer = Answer { says: Says::Verdict(JudgeWord::Unsure, text.clone()), takes: EXPLAINING };
+            let measured =
+                Measured { gate: request.gate.name.clone(), release: release.name.clone(), at: now, times: 1, answer, counted: None };
             asked.by_key.insert(request.key.clone(), measured.clone());
             return self.progress(request, &measured);
         }
@@ -227,6 +241,9 @@ fn check(request: &Request) -> Result<(), SourceError> {
             let mut args = request.args.clone();
             args.insert("revision".into(), ArgValue::plain(request.revision.clone()));
             fill(&judge.prompt, Place::Text, &args).map_err(|e| SourceError::new(format!("judge: prompt: {e}")))?;
+            if let Some(traces) = &judge.evidence.traces {
+                fill(&traces.address, Place::Url, &args).map_err(|e| SourceError::new(format!("traces: address: {e}")))?;
+            }
             judge.evidence.metrics.iter().try_for_each(|metric| {
                 check_prometheus(&metric.prometheus, &args)?;
                 metric.count_query.as_ref().map_or(Ok(()), |query| check_query(query, &args))

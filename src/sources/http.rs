@@ -122,7 +122,7 @@ pub(super) async fn within<T>(
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum NoAnswer {
-    /// It is longer than [`MAX_BODY`].
+    /// It is longer than the limit, which is [`MAX_BODY`] unless the caller says otherwise.
     TooLong,
     /// It was not sent, or broke off.
     Lost(reqwest::Error),
@@ -152,13 +152,18 @@ pub(super) async fn read(what: &str, response: Response) -> Result<Answer, Sourc
 }
 
 /// The same, with the reason why there is none.
-pub(super) async fn read_all(mut response: Response) -> Result<Answer, NoAnswer> {
-    if response.content_length().is_some_and(|n| n > MAX_BODY as u64) {
+pub(super) async fn read_all(response: Response) -> Result<Answer, NoAnswer> {
+    read_most(response, MAX_BODY).await
+}
+
+/// The same with another limit, in bytes.
+pub(super) async fn read_most(mut response: Response, most: usize) -> Result<Answer, NoAnswer> {
+    if response.content_length().is_some_and(|n| n > most as u64) {
         return Err(NoAnswer::TooLong);
     }
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(NoAnswer::Lost)? {
-        if body.len() + chunk.len() > MAX_BODY {
+        if body.len() + chunk.len() > most {
             return Err(NoAnswer::TooLong);
         }
         body.extend_from_slice(&chunk);

@@ -25,7 +25,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::api::analysis::Gate;
-use crate::api::run::{Measurement, Tokens, Verdict};
+use crate::api::run::{Explains, Measurement, Tokens, Verdict};
 pub use crate::core::args::ArgValue;
 pub use crate::core::gates::calls::Snapshot;
 pub use crate::core::gates::{Eval, Reading};
@@ -56,6 +56,8 @@ pub struct Request {
     pub others: Vec<OtherGate>,
     /// The gate's own finished measurements, oldest first, for the judge.
     pub earlier: Vec<Measurement>,
+    /// The abort that the judge is to explain, in place of giving a verdict.
+    pub explains: Option<Explains>,
 }
 
 /// What another gate of the run has found, for the judge.
@@ -69,8 +71,8 @@ pub struct OtherGate {
     pub value: Option<String>,
     /// Its message.
     pub message: String,
-    /// How many measurements it took.
-    pub measurements: i32,
+    /// How many measurements it took, where that is known.
+    pub measurements: Option<i32>,
 }
 
 /// What came of a start or a poll.

@@ -67,6 +67,7 @@ fn request(name: &str, base: &str) -> Request {
         from_cluster_template: false,
         others: vec![],
         earlier: vec![],
+        explains: None,
     }
 }
 

@@ -4,5 +4,6 @@ mod cluster;
 mod comparison;
 mod crash;
 mod idle;
+mod judge_key;
 mod left;
 mod release;

@@ -117,6 +117,9 @@ impl Stage {
                 }
             };
             writeln!(out, "  {word}").map_err(printing)?;
+            if let Some(why) = status.abort.as_ref().and_then(|a| a.explanation.as_ref()) {
+                writeln!(out, "  why, as a judge sees it: {why}").map_err(printing)?;
+            }
         }
         self.sum_up(out)?;
         if wrong.is_empty() { Ok(()) } else { Err(CliError::Differs(wrong.join("; "))) }

@@ -8,7 +8,7 @@ use crate::api::judge::{JudgeRecord, Spent, Vote};
 use crate::api::run::{Consequence, RunKind, Tokens};
 use crate::core::judge::Judgement;
 
-fn votes(verdict: Verdict, votes: &[Vote], tokens: Tokens, unknown: i32) -> Outcome {
+pub fn votes(verdict: Verdict, votes: &[Vote], tokens: Tokens, unknown: i32) -> Outcome {
     let record = JudgeRecord { votes: votes.to_vec(), tokens, ..JudgeRecord::default() };
     Outcome::Votes(Box::new(Judgement { verdict, message: format!("judge: {verdict:?}"), record, unknown, retry_after: None }))
 }
@@ -18,13 +18,13 @@ fn pass() -> Outcome {
 }
 
 /// $0.015 a verdict at most: 10,000 tokens in and 1,000 out.
-fn budgeted(budget: serde_json::Value, fields: serde_json::Value) -> serde_json::Value {
+pub fn budgeted(budget: serde_json::Value, fields: serde_json::Value) -> serde_json::Value {
     let mut all = json!({ "anthropic": { "model": "m", "maxTokens": 1000 }, "maxInputTokens": 10_000, "interval": "1m", "budget": budget });
     all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     judge(all)
 }
 
-fn spent(world: &World) -> (i32, i64) {
+pub fn spent(world: &World) -> (i32, i64) {
     world.gate().spent.map(|s: Spent| (s.verdicts, s.micro_dollars)).unwrap()
 }
 

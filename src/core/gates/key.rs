@@ -12,6 +12,7 @@ pub fn measurement_key(spec: &VoiceAnalysisRunSpec, gate: &str, number: i32) -> 
     let kind = match spec.kind {
         RunKind::Background => "background",
         RunKind::Step => "step",
+        RunKind::Explanation => "explanation",
     };
     let since = spec.traffic_since.as_ref().map_or(0, |t| t.0.as_second());
     let step = spec.step.unwrap_or(-1);

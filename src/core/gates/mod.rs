@@ -5,6 +5,7 @@
 //! counts one twice. Nothing here passes without a measurement that passed.
 
 pub mod calls;
+mod explain;
 mod key;
 mod paired;
 mod phase;
@@ -23,6 +24,7 @@ use crate::core::judge::{Judgement, budget};
 use crate::core::window;
 use schedule::stamp;
 
+pub use explain::{explanation, only_explains};
 pub use key::{gates_hash, measurement_key, spec_hash};
 pub use rules::{consequence, first_at, settle_time, time_limit};
 pub use schedule::due as rounded_up;
@@ -257,6 +259,8 @@ fn finished_count(state: &GateStatus) -> i32 {
 mod counting;
 #[cfg(test)]
 mod eval_tests;
+#[cfg(test)]
+mod explain_tests;
 #[cfg(test)]
 mod judged;
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 
 use super::calls::told;
-use super::rules;
 use super::schedule::stamp;
+use super::{finished_count, rules};
 use crate::api::analysis::Mode;
 use crate::api::run::{GateStatus, RunKind, RunPhase, Verdict, VoiceAnalysisRunSpec, VoiceAnalysisRunStatus};
 
@@ -12,6 +12,13 @@ use crate::api::run::{GateStatus, RunKind, RunPhase, Verdict, VoiceAnalysisRunSp
 /// gate passed and there is one. In the background signals keep the run alive, as their Fail still matters.
 pub fn conclude(spec: &VoiceAnalysisRunSpec, status: &mut VoiceAnalysisRunStatus, now: Timestamp) {
     if status.phase != RunPhase::Running {
+        return;
+    }
+    if spec.kind == RunKind::Explanation {
+        // Asked once, whatever came of it.
+        if status.gates.iter().all(|g| finished_count(g) > 0) {
+            end(status, RunPhase::Done, now);
+        }
         return;
     }
     let passed = |g: &GateStatus| g.verdict == Some(Verdict::Pass);
@@ -49,6 +56,8 @@ pub fn message(spec: &VoiceAnalysisRunSpec, status: &VoiceAnalysisRunStatus) -> 
             format!("every gate passed: {}", values.join(", "))
         }
         RunPhase::Stopped => status.message.clone(),
+        RunPhase::Running | RunPhase::Done if spec.kind == RunKind::Explanation => status.gates.first().map_or_else(String::new, say),
+        RunPhase::Done => String::new(),
         RunPhase::Running => {
             let holding = gates().find(|g| g.consequence.is_some());
             let open = || spec.gates.iter().zip(&status.gates).find(|(g, s)| g.gate.mode == Mode::Enforce && !rules::is_final(&g.gate, s));

@@ -7,11 +7,11 @@ use super::calls::{self, Moment, Question, Snapshot};
 use super::rules::{self, Rules};
 use super::schedule::{self, stamp};
 use super::suite::{self, Eval, Reading};
-use super::{MAX_MEASUREMENTS, Outcome, finished_count, paired, time_limit};
+use super::{MAX_MEASUREMENTS, Outcome, explain, finished_count, paired, time_limit};
 use crate::api::analysis::{Gate, OnInconclusive};
 use crate::api::common::std_duration;
 use crate::api::judge::JudgeRecord;
-use crate::api::run::{Consequence, GateStatus, InFlight, Measurement, Suite, Tokens, Verdict, VoiceAnalysisRunSpec};
+use crate::api::run::{Consequence, GateStatus, InFlight, Measurement, RunKind, Suite, Tokens, Verdict, VoiceAnalysisRunSpec};
 use crate::core::condition;
 use crate::core::judge::budget::{self, Bill};
 use crate::core::window::{add, clock, span};
@@ -51,6 +51,12 @@ pub fn record(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, 
         Outcome::Counted(seen) => look(spec, gate, state, seen, flight.started_at.0, others),
         _ => decide(gate, state, outcome),
     };
+    if spec.kind == RunKind::Explanation {
+        explain::harmless(&mut decided.verdict, &mut decided.value);
+        if let Outcome::Judged { reason, .. } = outcome {
+            decided.message.clone_from(reason);
+        }
+    }
     if let Some(why) = restarted {
         decided.message = format!("{} ({why})", decided.message);
     }
@@ -68,7 +74,8 @@ pub fn record(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, 
     let wait = schedule::pause(&rules, decided.verdict, state.counts.consecutive_error, decided.retry_after, jitter);
     let idle = is_ripe(&rules, state) && rules.interval.is_none();
     state.next_at = if idle { None } else { Some(schedule::due(add(now, wait))) };
-    state.message = shorten(format!("{}{}", decided.message, progress(gate, &rules, state, decided.verdict)));
+    let progress = if spec.kind == RunKind::Explanation { String::new() } else { progress(gate, &rules, state, decided.verdict) };
+    state.message = shorten(format!("{}{progress}", decided.message));
     state.measurements.push(Measurement {
         started_at: flight.started_at,
         finished_at: stamp(now),

@@ -139,9 +139,10 @@ pub fn time_limit(gate: &Gate) -> Duration {
             Some(l) if l.templates.is_none() && l.transcripts.is_none() => GRACE,
             Some(_) => GRACE.saturating_mul(6),
         };
+        let traces = j.evidence.traces.as_ref().map_or(Duration::ZERO, |t| std_duration(t.timeout));
         // Votes are asked for in at most two rounds.
         let rounds = if j.votes > 1 { 2 } else { 1 };
-        std_duration(j.timeout).saturating_mul(rounds).saturating_add(metrics).saturating_add(logs)
+        std_duration(j.timeout).saturating_mul(rounds).saturating_add(metrics).saturating_add(logs).saturating_add(traces)
     });
     let counted = gate.counted().map(|c| std_duration(c.prometheus.timeout).saturating_mul(COUNTING_QUERIES));
     provider.or(paired).or(judge).or(counted).unwrap_or_default().saturating_add(GRACE)
@@ -195,7 +196,8 @@ fn looks_back(run_gate: &RunGate) -> Option<(Duration, Duration)> {
     };
     // Counters have no window, but the baseline has to be of the new weight.
     let counted = gate.counted().map(|c| (Duration::ZERO, std_duration(c.prometheus.scrape_interval)));
-    own.chain(evidence).map(of).chain(counted).max_by_key(|(window, scrape)| window.saturating_add(*scrape))
+    let traces = gate.judge.iter().filter_map(|j| j.evidence.traces.as_ref()).map(|t| (std_duration(t.window), Duration::ZERO));
+    own.chain(evidence).map(of).chain(counted).chain(traces).max_by_key(|(window, scrape)| window.saturating_add(*scrape))
 }
 
 /// `None` where the query cannot be read; then the provider refuses it and says so.

@@ -55,6 +55,7 @@ impl World {
             traffic_since: Some(Time(start())),
             gates: gates.collect(),
             stop: false,
+            explains: None,
         };
         Self { spec, status: VoiceAnalysisRunStatus::default(), now: start(), keys: Vec::new() }
     }

@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod patterns;
 pub mod requires;
 pub mod templates;
+pub mod traces;
 pub mod votes;
 
 use std::time::Duration;

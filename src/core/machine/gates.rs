@@ -48,7 +48,7 @@ impl Machine<'_> {
     /// Records of the runs that count now: the background, and the current step's.
     pub(super) fn active_records(&self) -> Vec<RunRecord> {
         let step = self.s.current_step;
-        let counts = |r: &&RunRecord| r.kind == RunKind::Background || r.step == step;
+        let counts = |r: &&RunRecord| r.kind == RunKind::Background || r.kind == RunKind::Step && r.step == step;
         self.s.runs.iter().filter(counts).cloned().collect()
     }
 

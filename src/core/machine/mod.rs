@@ -5,6 +5,7 @@
 
 mod actions;
 mod advance;
+mod explain;
 mod gates;
 mod left;
 mod present;
@@ -99,6 +100,7 @@ fn decide_once(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen
         m.steer_traffic();
         m.heed_deadline();
         m.keep_routes();
+        m.explain_abort();
         m.scale();
     }
     m.tidy_runs();
@@ -282,6 +284,7 @@ impl<'a> Machine<'a> {
             gate,
             reason,
             by,
+            explanation: None,
         });
         self.s.promotion = None;
         let canary = self.canary().to_string();

@@ -28,9 +28,14 @@ impl Machine<'_> {
         self.set_conditions(references);
     }
 
-    fn phase(&self) -> Phase {
+    /// No managed route is seen to give the canary calls.
+    pub(super) fn all_back(&self) -> bool {
         let clear = self.seen.routes.iter().all(|r| r.says(0) || r.weights.is_err()) && self.s.weights.applied == 0;
-        let clear = clear && self.left_behind().is_empty();
+        clear && self.left_behind().is_empty()
+    }
+
+    fn phase(&self) -> Phase {
+        let clear = self.all_back();
         if self.seen.deleting {
             Phase::Reverting
         } else if self.s.abort.is_some() {

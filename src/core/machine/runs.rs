@@ -70,9 +70,13 @@ impl Machine<'_> {
         self.intents.push(Intent::CreateRun { name, spec: Box::new(spec) });
     }
 
-    fn run_record(&self, spec: &VoiceAnalysisRunSpec) -> RunRecord {
+    pub(super) fn run_record(&self, spec: &VoiceAnalysisRunSpec) -> RunRecord {
         let spec_hash = spec_hash(spec);
-        let part = spec.step.map_or("bg".to_string(), |i| format!("s{}", i + 1));
+        let part = match spec.kind {
+            RunKind::Background => "bg".to_string(),
+            RunKind::Step => format!("s{}", spec.step.unwrap_or(0) + 1),
+            RunKind::Explanation => "why".to_string(),
+        };
         let name = format!("{}-{}-{}-{part}-{}", self.subject.name, spec.revision, spec.attempt, &spec_hash[..6]);
         RunRecord { name, kind: spec.kind, step: spec.step, spec_hash }
     }
@@ -107,7 +111,13 @@ impl Machine<'_> {
         asked.is_some_and(|spec| gates_hash(&spec.gates) != run.counting)
     }
 
-    fn run_spec(&self, kind: RunKind, step: Option<i32>, analysis: &Analysis, path: &str) -> Result<VoiceAnalysisRunSpec, String> {
+    pub(super) fn run_spec(
+        &self,
+        kind: RunKind,
+        step: Option<i32>,
+        analysis: &Analysis,
+        path: &str,
+    ) -> Result<VoiceAnalysisRunSpec, String> {
         // A run keeps its name until it is seen, so nothing that changes from step to step goes into it: the background
         // begins with the first step that gives the canary traffic.
         let begins = (0..self.plan.steps.len()).find(|i| self.plan.weight_at(*i) > 0).unwrap_or(0);
@@ -115,6 +125,8 @@ impl Machine<'_> {
             Some(index) => (self.s.weights.desired, index + 1),
             None => (self.plan.weight_at(begins), i32::try_from(begins).unwrap_or(0) + 1),
         };
+        // What is explained has happened at the weight of then.
+        let weight = self.s.abort.as_ref().filter(|_| kind == RunKind::Explanation).map_or(weight, |a| a.weight);
         let facts = Facts {
             stable_revision: self.s.stable_revision.clone().unwrap_or_default(),
             canary_revision: self.canary().into(),
@@ -126,7 +138,11 @@ impl Machine<'_> {
         let mut gates = resolve::resolve(analysis, &seen.rollout, &facts, &|r| seen.template(r), path)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
         give_shares(&mut gates, step, &self.plan.shares);
-        let since = if kind == RunKind::Background { &self.s.step.traffic_since } else { &self.s.step.weight_since };
+        let since = match kind {
+            RunKind::Background => &self.s.step.traffic_since,
+            RunKind::Step => &self.s.step.weight_since,
+            RunKind::Explanation => &None,
+        };
         Ok(VoiceAnalysisRunSpec {
             rollout: self.subject.name.clone(),
             rollout_uid: self.subject.uid.clone(),
@@ -139,6 +155,7 @@ impl Machine<'_> {
             traffic_since: since.as_ref().map(|t| rounded_up(t.0)),
             gates,
             stop: false,
+            explains: None,
         })
     }
 
@@ -151,7 +168,9 @@ impl Machine<'_> {
         let switching = self.s.promotion.as_ref().is_some_and(|p| p.stage != PromotionStage::FullWeight);
         let judged = self.in_release() && self.s.abort.is_none() && !switching && !self.seen.deleting;
         let by_person = self.s.promotion.as_ref().is_some_and(|p| p.grounds == crate::api::status::Grounds::PromotedFull);
-        let active: Vec<String> = if judged && !by_person { self.active_records().into_iter().map(|r| r.name).collect() } else { vec![] };
+        let mut active: Vec<String> =
+            if judged && !by_person { self.active_records().into_iter().map(|r| r.name).collect() } else { vec![] };
+        active.extend(self.explaining_run().filter(|_| !self.seen.deleting).map(|r| r.name.clone()));
         for run in &self.seen.runs {
             if run.phase == RunPhase::Running && !run.stop && !active.contains(&run.name) {
                 self.intents.push(Intent::StopRun { name: run.name.clone() });

@@ -297,6 +297,7 @@ impl Check<'_> {
         self.voting(j, path);
         self.patterns(j, path);
         self.per_call(j, path);
+        self.traces(j, path);
     }
 
     fn evidence(&mut self, j: &Judge, path: &str) {

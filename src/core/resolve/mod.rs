@@ -248,6 +248,12 @@ impl Resolver<'_> {
         } else if !empty && self.errors.is_empty() && !self.gates.iter().any(|g| g.gate.mode == Mode::Enforce) {
             self.error(path, "no gate has mode enforce, so that this analysis could never pass");
         }
+        let explain = |g: &&RunGate| g.gate.judge.as_ref().is_some_and(|j| j.explain_aborts);
+        let explainers: Vec<&str> = self.gates.iter().filter(explain).map(|g| g.gate.name.as_str()).collect();
+        if explainers.len() > 1 {
+            let names = explainers.join(", ");
+            self.error(path, format!("one judge explains an abort, and explainAborts is set for {names}: leave it at one of them"));
+        }
         if self.gates.len() > MAX_GATES {
             self.error(path, format!("{} gates are more than {MAX_GATES}", self.gates.len()));
         }

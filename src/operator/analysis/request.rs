@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::api::analysis::{Gate, JudgeApi};
-use crate::api::run::{Measurement, RunArg, Tokens, VoiceAnalysisRunSpec, VoiceAnalysisRunStatus};
+use crate::api::run::{Finding, Measurement, RunArg, Tokens, VoiceAnalysisRunSpec, VoiceAnalysisRunStatus};
 use crate::core::gates::Outcome;
 use crate::sources::secrets::SecretReader;
 use crate::sources::{ArgValue, Eval, OtherGate, Progress, Reading, Request, SourceError};
@@ -56,8 +56,9 @@ impl Blueprint {
             gate: run_gate.gate.clone(),
             args,
             from_cluster_template: run_gate.from_cluster_template,
-            others: self.others.clone(),
+            others: self.spec.explains.as_ref().map_or_else(|| self.others.clone(), |e| e.gates.iter().map(found).collect()),
             earlier: self.earlier.clone(),
+            explains: self.spec.explains.clone(),
         })
     }
 
@@ -76,6 +77,12 @@ impl Blueprint {
     }
 }
 
+/// What a gate had found when the release was aborted.
+fn found(gate: &Finding) -> OtherGate {
+    let Finding { name, verdict, value, message } = gate.clone();
+    OtherGate { name, verdict, value, message, measurements: None }
+}
+
 /// What the other gates of a run have found.
 pub fn others(status: &VoiceAnalysisRunStatus, gate: usize) -> Vec<OtherGate> {
     let others = status.gates.iter().enumerate().filter(|(i, _)| *i != gate);
@@ -85,7 +92,9 @@ pub fn others(status: &VoiceAnalysisRunStatus, gate: usize) -> Vec<OtherGate> {
             verdict: g.verdict,
             value: g.value.clone(),
             message: g.message.clone(),
-            measurements: g.counts.pass.saturating_add(g.counts.fail).saturating_add(g.counts.inconclusive).saturating_add(g.counts.error),
+            measurements: Some(
+                g.counts.pass.saturating_add(g.counts.fail).saturating_add(g.counts.inconclusive).saturating_add(g.counts.error),
+            ),
         })
         .collect()
 }

@@ -47,12 +47,17 @@ impl SecretReader for KubeSecrets {
 
 /// The key's text; one line break at its end, which editors like to leave, is not part of it.
 fn pick(found: Option<Secret>, wanted: &SecretKeyRef) -> Result<String, String> {
-    let secret = found.ok_or("there is no such Secret")?;
+    let secret = found.ok_or_else(|| {
+        let (label, key) = (format!("{SECRET_USE_LABEL}: {SECRET_USE_VALUE}"), &wanted.key);
+        format!("there is no such Secret; create it with the label {label} and the key {key}")
+    })?;
     if secret.labels().get(SECRET_USE_LABEL).map(String::as_str) != Some(SECRET_USE_VALUE) {
-        return Err(format!("the Secret does not carry the label {SECRET_USE_LABEL}: {SECRET_USE_VALUE}, so gates may not use it"));
+        return Err(format!(
+            "the Secret does not carry the label {SECRET_USE_LABEL}: {SECRET_USE_VALUE}, so gates may not use it; add the label"
+        ));
     }
     let data = secret.data.unwrap_or_default();
-    let value = data.get(&wanted.key).ok_or("the Secret has no such key")?;
+    let value = data.get(&wanted.key).ok_or("the Secret has no such key; add it")?;
     let text = String::from_utf8(value.0.clone()).map_err(|_| "the value is not text")?;
     let text = text.strip_suffix('\n').map(|t| t.strip_suffix('\r').unwrap_or(t)).unwrap_or(&text);
     if text.is_empty() { Err("the value is empty".into()) } else { Ok(text.to_owned()) }

@@ -58,6 +58,9 @@ pub struct Release {
     /// What the provider of each gate answers, by the gate's name.
     #[serde(default)]
     pub answers: BTreeMap<String, Answers>,
+    /// What a judge with `explainAborts` says of an abort, by the gate's name.
+    #[serde(default)]
+    pub explanations: BTreeMap<String, String>,
     /// How its calls turn out, for gates that count them.
     #[serde(default)]
     pub quality: CallQuality,
@@ -103,6 +106,9 @@ pub struct Expect {
     /// The gate that decided.
     #[serde(default)]
     pub gate: Option<String>,
+    /// A judge explains the abort; the release ends when it has.
+    #[serde(default)]
+    pub explained: bool,
 }
 
 /// The end of a release.
@@ -271,11 +277,11 @@ impl Scenario {
             if let Some(problem) = release.quality.problem() {
                 return Some(format!("release {}, quality: {problem}", release.name));
             }
+            if let Some(gate) = release.answers.keys().chain(release.explanations.keys()).find(|gate| !gates.contains(*gate)) {
+                let known: Vec<&str> = gates.iter().map(String::as_str).collect();
+                return Some(format!("release {}: there is no gate {gate}; gates are {}", release.name, known.join(", ")));
+            }
             for (gate, answers) in &release.answers {
-                if !gates.contains(gate) {
-                    let known: Vec<&str> = gates.iter().map(String::as_str).collect();
-                    return Some(format!("release {}: there is no gate {gate}; gates are {}", release.name, known.join(", ")));
-                }
                 if let Some(problem) = answers.problem() {
                     return Some(format!("release {}, gate {gate}: {problem}", release.name));
                 }
@@ -352,6 +358,10 @@ impl Expect {
         if let Some(wanted) = self.step.as_ref().filter(|wanted| **wanted != step) {
             return Err(format!("it ended at step {step}, and should have at {wanted}"));
         }
+        let explained = abort.and_then(|a| a.explanation.as_deref());
+        if self.explained && explained.is_none_or(|text| text.starts_with("no explanation")) {
+            return Err(format!("a judge should have explained the abort: {}", explained.unwrap_or("nothing was said")));
+        }
         let decided = match self.outcome {
             Outcome::Aborted => abort.and_then(|a| a.gate.clone()).into_iter().collect(),
             _ => status.gates.iter().filter(|g| g.consequence.is_some()).map(|g| g.name.clone()).collect::<Vec<_>>(),
@@ -366,7 +376,7 @@ impl Expect {
     pub fn is_end(&self, status: &VoiceRolloutStatus) -> bool {
         match status.phase {
             Phase::Healthy => status.stable_revision.is_some() && status.stable_revision == status.canary_revision,
-            Phase::Degraded => true,
+            Phase::Degraded => !self.explained || status.abort.as_ref().is_some_and(|a| a.explanation.is_some()),
             Phase::Paused => self.outcome == Outcome::Paused,
             _ => false,
         }

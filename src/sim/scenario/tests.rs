@@ -89,11 +89,12 @@ fn an_expectation_names_what_is_different() {
     let aborted = status(json!({"phase": "Degraded", "abort": {
         "revision": "b", "at": "2026-01-01T00:00:00Z", "step": "3/10", "gate": "evals", "reason": "0.8"
     }}));
-    let expect = |step: &str, gate: &str| Expect { outcome: Outcome::Aborted, step: Some(step.into()), gate: Some(gate.into()) };
+    let expect =
+        |step: &str, gate: &str| Expect { outcome: Outcome::Aborted, step: Some(step.into()), gate: Some(gate.into()), explained: false };
     assert_eq!(expect("3/10", "evals").check(&aborted), Ok(()));
     assert!(expect("6/10", "evals").check(&aborted).unwrap_err().contains("ended at step 3/10"));
     assert!(expect("3/10", "judge").check(&aborted).unwrap_err().contains("gate judge should have decided"));
-    let promoted = Expect { outcome: Outcome::Promoted, step: None, gate: None };
+    let promoted = Expect { outcome: Outcome::Promoted, step: None, gate: None, explained: false };
     assert!(promoted.check(&aborted).unwrap_err().contains("Degraded"));
     assert!(promoted.is_end(&aborted), "an end, if not the right one");
     let going = status(json!({"phase": "Healthy", "stableRevision": "a", "canaryRevision": "b"}));
@@ -114,6 +115,7 @@ fn request(key: &str, gate: Value) -> Request {
         from_cluster_template: false,
         others: Vec::new(),
         earlier: Vec::new(),
+        explains: None,
     }
 }
 

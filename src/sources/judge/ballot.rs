@@ -83,7 +83,7 @@ async fn vote(
         }
     };
     let model = Some(redact::line(&answer.model, 128)).filter(|m| !m.is_empty());
-    let (vote, text) = match verdict::parse(&answer.text, &Form { arms, rubric: &question.names }, known) {
+    let (vote, text) = match verdict::parse(&answer.text, &Form { arms, rubric: &question.names, explains: question.explains }, known) {
         Ok(Said { vote, reason }) => (vote, reason),
         Err(why) => (Vote::Invalid, format!("{}: {why}", answer.what)),
     };
@@ -93,6 +93,7 @@ async fn vote(
 /// What the votes come to.
 fn judgement(judge: &Judge, wanted: usize, ballots: &[Ballot], question: &Question, evidence_hash: String) -> Judgement {
     let all: Vec<Vote> = ballots.iter().map(|b| b.vote).collect();
+    // The vote of an explanation is UNSURE, and so is what votes come to.
     let verdict = votes::verdict(wanted, &all);
     let tokens = ballots
         .iter()
@@ -112,11 +113,17 @@ fn judgement(judge: &Judge, wanted: usize, ballots: &[Ballot], question: &Questi
     };
     Judgement {
         verdict,
-        message: message(wanted, ballots, &all, verdict),
+        message: if question.explains { said(ballots) } else { message(wanted, ballots, &all, verdict) },
         record,
         unknown: i32::try_from(unknown).unwrap_or(i32::MAX),
         retry_after: ballots.iter().filter_map(|b| b.retry_after).max(),
     }
+}
+
+/// The explanation, or why there is none.
+fn said(ballots: &[Ballot]) -> String {
+    let given = ballots.iter().find(|b| b.vote != Vote::Invalid).or(ballots.first());
+    given.map_or_else(String::new, |b| b.text.clone())
 }
 
 /// The verdict with the sentence of a vote that gave it.

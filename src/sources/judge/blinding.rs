@@ -25,7 +25,7 @@ fn walk(value: &Value, request: &Request, arms: Arms, ours: bool) -> Value {
                 "canary" => Some(arms.canary().to_string()),
                 _ => None,
             };
-            let ours_below = |name: &str| ours || name == "gates";
+            let ours_below = |name: &str| ours || matches!(name, "gates" | "abort");
             let mut named: Vec<(String, Value)> = fields
                 .iter()
                 .filter(|(name, _)| *name != "revisions")

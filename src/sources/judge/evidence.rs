@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use super::digest::{self, Digest};
 use super::logs::{LogQuery, LogReader};
 use super::shares::{clip, first, newest, newest_of_all, size};
+use super::traces;
 use crate::api::analysis::{Evidence, EvidenceLogs, EvidenceMetric};
+use crate::api::run::Explains;
 use crate::core::judge::metrics;
 use crate::sources::http::Http;
 use crate::sources::prometheus::{self, Reading};
@@ -52,7 +54,7 @@ pub(super) async fn collect(
 ) -> Result<Value, SourceError> {
     let arms = [Arm { name: "stable", revision: &request.stable_revision }, Arm { name: "canary", revision: &request.revision }];
     let asked = metrics::metrics(wanted);
-    let comparing = !asked.is_empty() || wanted.logs.is_some();
+    let comparing = !asked.is_empty() || wanted.logs.is_some() || wanted.traces.is_some();
     if comparing && arms.iter().any(|a| a.revision.is_empty()) {
         return Err(SourceError::new("judge evidence: there is no stable revision to compare with"));
     }
@@ -61,13 +63,36 @@ pub(super) async fn collect(
         None => Logs::default(),
         Some(l) => both_logs(logs, vault, request, l, arms).await?,
     };
+    let traced = match &wanted.traces {
+        None => None,
+        Some(t) => {
+            let arm = async |a: Arm<'_>| {
+                let read = traces::arm(http, vault, request, t, a.revision).await;
+                read.map_err(|e| SourceError {
+                    message: format!("judge evidence: traces of the {} revision {}: {e}", a.name, a.revision),
+                    ..e
+                })
+            };
+            let [stable, canary] = arms;
+            let (stable, canary) = try_join(arm(stable), arm(canary)).await?;
+            Some((t, [stable, canary]))
+        }
+    };
     let known = vault.known();
     let gates: Vec<Value> = request.others.iter().map(|g| gate(g, &known)).collect();
-    let base = json!({
+    let mut base = json!({
         "revisions": {"stable": request.stable_revision, "canary": request.revision},
         "metrics": metrics,
         "gates": gates,
     });
+    if let Some(explains) = &request.explains {
+        base["abort"] = abort(explains, &known);
+    }
+    if let Some((wanted, arms)) = traced {
+        // What is left of the room goes to log lines.
+        let most = room.saturating_sub(size(&base) + SLACK) * 3 / 10;
+        base["traces"] = traces::shown(wanted, &arms, &known, most);
+    }
     fit(base, found, wanted.logs.as_ref(), room)
 }
 
@@ -77,7 +102,7 @@ fn fit(mut bundle: Value, found: Logs, wanted: Option<&EvidenceLogs>, room: usiz
     let taken = size(&bundle) + SLACK;
     let Some(mut left) = room.checked_sub(taken) else {
         return Err(SourceError::new(format!(
-            "judge evidence: metrics and gates alone have {taken} bytes, more than maxInputTokens leaves ({room}); raise it"
+            "judge evidence: metrics, traces and gates alone have {taken} bytes, more than maxInputTokens leaves ({room}); raise it"
         )));
     };
     let Some(wanted) = wanted else { return Ok(bundle) };
@@ -168,13 +193,22 @@ async fn arm_metric(
 /// What another gate found.
 fn gate(gate: &OtherGate, known: &Known) -> Value {
     let clean = |text: &str| redact::line(&redact::redact(text, known), MAX_TEXT);
-    json!({
+    let mut out = json!({
         "name": redact::line(&gate.name, 63),
         "verdict": gate.verdict.map_or_else(|| json!("undecided"), |v| json!(v)),
         "value": gate.value.as_deref().map(clean),
         "message": clean(&gate.message),
-        "measurements": gate.measurements,
-    })
+    });
+    if let Some(n) = gate.measurements {
+        out["measurements"] = n.into();
+    }
+    out
+}
+
+/// What is to be explained.
+fn abort(explains: &Explains, known: &Known) -> Value {
+    let clean = |text: &str| redact::line(&redact::redact(text, known), MAX_TEXT);
+    json!({"gate": redact::line(&explains.gate, 63), "reason": clean(&explains.reason)})
 }
 
 /// Newest lines of both arms, and what the digest makes of more of them.

@@ -11,9 +11,11 @@ pub mod digest;
 mod evidence;
 pub mod logs;
 mod openai;
+mod otlp;
 mod prompt;
 mod shares;
 mod strict;
+mod traces;
 mod vendor;
 mod verdict;
 
@@ -142,3 +144,6 @@ mod hostile;
 #[cfg(test)]
 #[path = "../tests/judge.rs"]
 mod tests;
+#[cfg(test)]
+#[path = "../tests/traces.rs"]
+mod trace_tests;

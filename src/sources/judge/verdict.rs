@@ -25,6 +25,8 @@ pub(super) struct Form<'a> {
     pub(super) arms: Arms,
     /// Names of the rubric's questions.
     pub(super) rubric: &'a [String],
+    /// An explanation, which has no verdict.
+    pub(super) explains: bool,
 }
 
 /// Parses an answer: one JSON object about the canary's arm with a verdict in capitals, a reason, and every answer of the
@@ -36,6 +38,9 @@ pub(super) fn parse(text: &str, form: &Form<'_>, known: &Known) -> Result<Said, 
     }
     let object = || "the model did not answer with exactly one object of arm, verdict and reason".to_owned();
     let Some(Value::Object(mut fields)) = strict::parse(text.as_bytes()) else { return Err(object()) };
+    if form.explains && fields.insert("verdict".into(), "UNSURE".into()).is_some() {
+        return Err("the model gave a verdict where an explanation was asked for".into());
+    }
     let (arm, verdict, reason) = (fields.remove("arm"), fields.remove("verdict"), fields.remove("reason"));
     let rubric = fields.remove("rubric");
     let (Some(Value::String(arm)), Some(Value::String(verdict)), Some(Value::String(reason)), true) =
@@ -95,7 +100,7 @@ mod tests {
 
     fn read(text: &str, rubric: &[&str]) -> Result<Said, String> {
         let rubric: Vec<String> = rubric.iter().map(|r| (*r).to_owned()).collect();
-        parse(text, &Form { arms: second(), rubric: &rubric }, &Known::default())
+        parse(text, &Form { arms: second(), rubric: &rubric, explains: false }, &Known::default())
     }
 
     #[test]
@@ -176,9 +181,28 @@ mod tests {
             r#"{{"arm":"B","verdict":"FAIL","reason":"Arm B\n\u001b[31mred\u001b[0m\t bob@example.com hunter2, arm A calm {}"}}"#,
             "x".repeat(900)
         );
-        let reason = parse(&text, &Form { arms: second(), rubric: &[] }, &known).unwrap().reason;
+        let reason = parse(&text, &Form { arms: second(), rubric: &[], explains: false }, &known).unwrap().reason;
         assert!(reason.starts_with("canary red [email] ***, stable calm xxx"), "{reason}");
         assert_eq!(reason.chars().count(), MAX_REASON);
+    }
+
+    #[test]
+    fn an_explanation_has_no_verdict_and_is_none() {
+        let form = Form { arms: second(), rubric: &[], explains: true };
+        let read = |text: &str| parse(text, &form, &Known::default());
+        let said = read(r#"{"arm":"B","reason":"Arm B calls tools 3.1 times a call, arm A 2.2 times."}"#).unwrap();
+        assert_eq!((said.vote, said.reason.as_str()), (Vote::Unsure, "canary calls tools 3.1 times a call, stable 2.2 times."));
+        for bad in [
+            r#"{"arm":"B","verdict":"PASS","reason":"x"}"#,
+            r#"{"arm":"B","verdict":"UNSURE","reason":"x"}"#,
+            r#"{"arm":"A","reason":"x"}"#,
+            r#"{"arm":"B","reason":""}"#,
+            r#"{"arm":"B","reason":"x","more":1}"#,
+            r#"{"reason":"x"}"#,
+            "x",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -393,7 +393,7 @@ async fn evidence_cannot_break_out() {
                 verdict: Some(Verdict::Pass),
                 value: Some((*l).into()),
                 message: (*l).into(),
-                measurements: 1,
+                measurements: Some(1),
             })
             .collect();
         let (verdict, message) = verdict(&sources, &asked).await;

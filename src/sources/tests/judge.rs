@@ -15,7 +15,7 @@ use crate::sources::tests::{LogMap, closed, error, request, serve, sources, star
 
 #[path = "../../../examples/judge-stub/router.rs"]
 #[allow(dead_code)]
-mod stub;
+pub mod stub;
 use stub::{Behaviour, Stub};
 
 const VENDORS: [&str; 2] = ["anthropic", "openai"];
@@ -49,12 +49,12 @@ fn metric(base: &str) -> Value {
 }
 
 /// Letters of stable and canary in the first vote.
-fn arms(request: &Request) -> (String, String) {
+pub fn arms(request: &Request) -> (String, String) {
     let arms = crate::core::judge::blind::Arms::of(&request.key, 0);
     (arms.stable().to_string(), arms.canary().to_string())
 }
 
-fn evidence_of(stub: &Stub) -> Value {
+pub fn evidence_of(stub: &Stub) -> Value {
     let user = stub.seen()["last"]["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
     let lines: Vec<&str> = user.lines().collect();
     assert!(lines[1].starts_with("EVIDENCE-") && lines[1] == lines[3], "{user}");
@@ -145,7 +145,7 @@ async fn the_same_evidence_is_judged_once_in_a_run() {
     assert_eq!(again.message, format!("unchanged evidence: {}", first.message));
     assert_eq!(stub.seen()["requests"], 1);
     // Other evidence, or another prompt, is another question.
-    asked.others = vec![OtherGate { name: "x".into(), verdict: None, value: None, message: String::new(), measurements: 1 }];
+    asked.others = vec![OtherGate { name: "x".into(), verdict: None, value: None, message: String::new(), measurements: Some(1) }];
     assert!(!judged(&sources, &asked).await.record.cached);
     asked.others.clear();
     asked.gate.judge.as_mut().unwrap().prompt = "Another question.".into();
@@ -279,7 +279,7 @@ async fn the_evidence_holds_both_arms() {
         verdict: Some(Verdict::Pass),
         value: Some("0.95".into()),
         message: "0.95 of canary for bob@example.com".into(),
-        measurements: 3,
+        measurements: Some(3),
     }];
     assert_eq!(judged(&sources, &asked).await.verdict, Verdict::Fail);
     let (s, c) = arms(&asked);
@@ -382,4 +382,49 @@ async fn the_stub_is_steered_by_model() {
     let sources = Arc::new(sources(LogMap::default()));
     assert_eq!(judged(&sources, &request(gate("openai", &base))).await.verdict, Verdict::Fail);
     assert!("maybe".parse::<Behaviour>().is_err() && "200".parse::<Behaviour>().is_err());
+}
+
+/// The same as [`gate`], to explain an abort.
+fn explaining(vendor: &str, base: &str) -> Request {
+    let mut request = request(gate(vendor, base));
+    request.others = vec![OtherGate {
+        name: "p95".into(),
+        verdict: Some(Verdict::Fail),
+        value: Some("950".into()),
+        message: "950 on the canary, 610 on stable; write to bob@example.com".into(),
+        measurements: None,
+    }];
+    let reason = "gate p95 failed at step 3/6, weight 25: revision canary1 takes 950 ms, tok-3n-s3cr3t, bob@example.com";
+    request.explains = Some(crate::api::run::Explains { gate: "p95".into(), reason: reason.into(), gates: vec![] });
+    request
+}
+
+#[tokio::test]
+async fn an_explanation_is_asked_for_in_other_words_and_is_no_verdict() {
+    let sources = sources(LogMap::default());
+    for vendor in VENDORS {
+        for behaviour in [Behaviour::Pass, Behaviour::Fail, Behaviour::Unsure] {
+            let (stub, base) = stub(behaviour).await;
+            let asked = explaining(vendor, &base);
+            let said = judged(&sources, &asked).await;
+            assert_eq!((said.verdict, &said.record.votes[..]), (Verdict::Inconclusive, &[Vote::Unsure][..]), "{vendor}");
+            assert!(said.message.starts_with("Stub answer: canary was set to "), "{}", said.message);
+            assert_eq!((said.record.tokens, said.unknown), (Tokens { input: 1500, output: 40 }, 0));
+            let (stable, canary) = arms(&asked);
+            let evidence = evidence_of(&stub);
+            let reason = format!("gate p95 failed at step 3/6, weight 25: revision arm {canary} takes 950 ms, ***, [email]");
+            assert_eq!(evidence["abort"], json!({"gate": "p95", "reason": reason}));
+            let message = format!("950 on arm {canary}, 610 on arm {stable}; write to [email]");
+            assert_eq!(evidence["gates"], json!([{"name": "p95", "verdict": "Fail", "value": "950", "message": message}]));
+            let text = stub.seen()["last"].to_string();
+            assert!(text.contains("explains best why callers of arm") && !text.contains("Answer PASS") && !text.contains("verdict` is"));
+            assert_ne!(said.record.prompt_hash, judged(&sources, &request(gate(vendor, &base))).await.record.prompt_hash);
+        }
+        for behaviour in [Behaviour::Nonsense, Behaviour::Refuse, Behaviour::CutOff, Behaviour::Status(529), Behaviour::Status(401)] {
+            let (_, base) = stub(behaviour).await;
+            let said = judged(&sources, &explaining(vendor, &base)).await;
+            assert_eq!((said.verdict, &said.record.votes[..]), (Verdict::Error, &[Vote::Invalid][..]), "{vendor} {behaviour:?}");
+            assert!(!said.message.is_empty());
+        }
+    }
 }

@@ -99,6 +99,7 @@ pub fn request(gate: serde_json::Value) -> Request {
         from_cluster_template: false,
         others: vec![],
         earlier: vec![],
+        explains: None,
     }
 }
 

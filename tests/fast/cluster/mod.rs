@@ -150,9 +150,14 @@ spec:
 
 /// A cluster with callers, where the first version of [`GATES`] is stable.
 pub async fn deployed(script: &Script) -> Cluster {
+    deployed_from(script, GATES).await
+}
+
+/// The same with other manifests of the same agent.
+pub async fn deployed_from(script: &Script, manifests: &str) -> Cluster {
     let config = WorldConfig { callers: Some(Callers::default()), ..WorldConfig::default() };
     let cluster = Cluster::start_with(script, config).await;
-    cluster.apply(GATES).await;
+    cluster.apply(manifests).await;
     cluster.wait_phase("agent", Phase::Healthy).await;
     cluster
 }

@@ -23,6 +23,7 @@ pub fn check(w: &World, pass: &Pass) -> Check {
         lowered_only_to_ready_pods,
         an_empty_canary_gets_no_calls,
         nothing_rises_after_an_abort,
+        explained_after_the_revert_and_once,
         steps_pass_on_evidence,
         promotions_have_grounds,
         new_stable_has_grounds,
@@ -154,6 +155,23 @@ fn nothing_rises_after_an_abort(_: &World, pass: &Pass) -> Check {
     let may = before.canary_revision != now.canary_revision
         || (asked(pass, Verb::Retry) && (1..=retries).contains(&(now.attempt - before.attempt)));
     ensure(!ended || may, || "I3: an abort ended without a retry or a new revision".into())
+}
+
+/// The weights go back first; the judge that is asked then has no say, and is asked one thing.
+fn explained_after_the_revert_and_once(_: &World, pass: &Pass) -> Check {
+    let s = after(pass);
+    let records = s.runs.iter().filter(|r| r.kind == RunKind::Explanation).count();
+    ensure(records <= usize::from(s.abort.is_some()), || format!("{records} explanations, abort {:?}", s.abort))?;
+    for intent in intents(pass) {
+        let Intent::CreateRun { spec, .. } = intent else { continue };
+        ensure(spec.explains.is_some() == (spec.kind == RunKind::Explanation), || format!("{:?} explains {:?}", spec.kind, spec.explains))?;
+        let Some(explains) = &spec.explains else { continue };
+        let clear = pass.seen.routes.iter().all(|r| r.says(0) || r.weights.is_err());
+        ensure(clear && s.phase == Phase::Degraded, || "asked before the calls were back".into())?;
+        let fine = |g: &crate::api::run::RunGate| g.gate.mode == Mode::DryRun && g.gate.judge.is_some() && g.gate.name != explains.gate;
+        ensure(spec.gates.len() == 1 && spec.gates.iter().all(fine), || format!("asked: {:?}", spec.gates))?;
+    }
+    Ok(())
 }
 
 /// The same release, attempt and steps.

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod events;
+mod explanations;
 mod specs;
 mod world;
 

@@ -85,6 +85,12 @@ pub fn counting(name: &str) -> Gate {
     serde_json::from_value(json!({ "name": name, "compare": compare })).unwrap()
 }
 
+/// A judge that explains aborts by other gates.
+pub fn judge(name: &str) -> Gate {
+    let judge = json!({ "anthropic": { "model": "m" }, "prompt": "Compare.", "interval": "30s", "explainAborts": true });
+    serde_json::from_value(json!({ "name": name, "judge": judge })).unwrap()
+}
+
 pub fn weight(w: i32) -> Step {
     Step { set_weight: Some(w), ..Step::default() }
 }
@@ -98,7 +104,8 @@ pub fn gates(all: Vec<Gate>) -> Analysis {
 }
 
 pub fn analysis(names: &[&str]) -> Step {
-    Step { analysis: Some(gates(names.iter().map(|n| gate(n)).collect())), ..Step::default() }
+    let of = |n: &&str| if *n == "judge" { judge(n) } else { gate(n) };
+    Step { analysis: Some(gates(names.iter().map(of).collect())), ..Step::default() }
 }
 
 pub fn require(names: &[&str]) -> Step {

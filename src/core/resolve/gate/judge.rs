@@ -1,5 +1,7 @@
 //! What the schema cannot say about a judge.
 
+use std::time::Duration;
+
 use super::Check;
 use crate::api::analysis::{Gate, Judge};
 use crate::api::common::std_duration;
@@ -47,6 +49,27 @@ impl Check<'_> {
             if std_duration(wanted.window).as_millis() == 0 {
                 self.error(&format!("{at}.window"), "has to be longer than nothing");
             }
+        }
+    }
+
+    /// Traces of both arms.
+    pub(super) fn traces(&mut self, j: &Judge, path: &str) {
+        let Some(traces) = &j.evidence.traces else { return };
+        let at = format!("{path}.evidence.traces");
+        self.url(&format!("{at}.address"), &traces.address);
+        self.headers(&traces.headers, &at);
+        self.auth(traces.auth.as_ref(), &at);
+        self.timeout(&format!("{at}.timeout"), traces.timeout);
+        self.period(&format!("{at}.window"), Some(traces.window), Some(Duration::from_secs(1)));
+        self.period(&format!("{at}.slowerThan"), Some(traces.slower_than), Some(Duration::from_millis(1)));
+        if traces.service.is_empty() || traces.service.contains(char::is_control) {
+            self.error(&format!("{at}.service"), "is the service.name of the agent's spans, without control characters");
+        }
+        let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | '-');
+        let attribute = &traces.revision_attribute;
+        if !attribute.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') || !attribute.chars().all(name) {
+            let message = "an attribute's name has letters, digits, `_`, `.`, `/` and `-`, and begins with a letter";
+            self.error(&format!("{at}.revisionAttribute"), message);
         }
     }
 
@@ -100,6 +123,27 @@ mod tests {
             let found = errors(judge, "enforce");
             assert!(found.len() == 1 && found[0].starts_with(expected), "{expected}: {found:?}");
         }
+        let traces = |fields: Value| {
+            let mut all = json!({"backend": "tempo", "address": "http://tempo:3200", "service": "voice-agent", "slowerThan": "2s"});
+            all.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            json!({"evidence": {"traces": all}})
+        };
+        for (fields, expected) in [
+            (json!({"address": "http://{{args.host}}:3200"}), "address: argument `host` is not known"),
+            (json!({"address": "tempo:3200"}), "address: the URL has to begin"),
+            (json!({"slowerThan": "0s"}), "slowerThan: must be"),
+            (json!({"window": "-5m"}), "window: a duration cannot be negative"),
+            (json!({"timeout": "0s"}), "timeout: must be"),
+            (json!({"service": "a\nb"}), "service: is the service.name"),
+            (json!({"revisionAttribute": "a} || {.b"}), "revisionAttribute: an attribute's name has"),
+            (json!({"auth": {}}), "auth: auth has exactly one of bearer, basic"),
+            (json!({"headers": [{"name": "Host", "value": "x"}]}), "headers[0].name: the header Host cannot be set here"),
+        ] {
+            let found = errors(traces(fields), "enforce");
+            let expected = format!("g.judge.evidence.traces.{expected}");
+            assert!(found.len() == 1 && found[0].starts_with(&expected), "{expected}: {found:?}");
+        }
+        assert_eq!(errors(traces(json!({"backend": "jaeger"})), "enforce"), Vec::<String>::new());
         assert_eq!(errors(json!({"requires": {"minAgreement": 0.9}}), "dryRun"), Vec::<String>::new());
         let fine = json!({"votes": 3, "budget": {"verdicts": 5, "dollars": 1, "prices": {"inputPerMillion": 1, "outputPerMillion": 5}},
             "redact": [{"name": "mrn", "pattern": r"\bMRN-[0-9]{6}\b"}], "rubric": [{"name": "tools", "question": "q"}],
