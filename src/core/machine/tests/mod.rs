@@ -2,11 +2,13 @@
 
 mod cluster;
 mod events;
+mod pods;
 mod specs;
 mod world;
 
 mod aborts;
 mod counts;
+mod drains;
 mod edits;
 mod faults;
 mod invariants;
