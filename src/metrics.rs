@@ -12,6 +12,8 @@
 //! | `voicerollout_gate_log_evidence` | namespace, rollout, gate | natural logarithm of its evidence against the canary |
 //! | `voicerollout_gate_log_abort_line` | namespace, rollout, gate | where that evidence fails the gate |
 //! | `voicerollout_gate_odds_ratio` | namespace, rollout, gate | odds of a bad call on the canary, divided by stable's |
+//! | `voicerollout_live_calls` | namespace, rollout, revision | live calls at the last reading, where they are counted |
+//! | `voicerollout_calls_cut_total` | namespace, rollout | calls that were live when their pod ended |
 //! | `voicerollout_reconcile_total` | controller, outcome | reconciles |
 //! | `voicerollout_reconcile_seconds` | controller | how long they took |
 //! | `voicerollout_api_requests_total` | verb, resource, code | requests to the API server; `code` is `error` without an answer and `abandoned` when it was not waited for |
@@ -44,9 +46,11 @@ use crate::api::judge::{JudgeRecord, Vote};
 use crate::api::run::Verdict;
 
 mod api;
+mod calls;
 mod rollout;
 
 pub use api::{ApiMetrics, ApiMetricsLayer};
+pub use calls::CallMetrics;
 pub use rollout::RolloutMetrics;
 
 /// Upper bounds of the reconcile histogram's buckets, in seconds.
@@ -95,6 +99,8 @@ pub struct Metrics {
     registry: Arc<Registry>,
     /// Metrics of rollouts.
     pub rollouts: Arc<RolloutMetrics>,
+    /// Metrics of live calls.
+    pub calls: Arc<CallMetrics>,
     reconciles: Family<ReconcileLabels, Counter>,
     seconds: Histograms,
     requests: ApiMetricsLayer,
@@ -116,6 +122,7 @@ impl Metrics {
     /// Metrics at zero.
     pub fn new() -> Self {
         let rollouts = Arc::new(RolloutMetrics::default());
+        let calls = Arc::new(CallMetrics::default());
         let reconciles = Family::default();
         let seconds = Histograms::new_with_constructor(|| Histogram::new(RECONCILE_BUCKETS));
         let requests = ApiMetricsLayer::default();
@@ -130,6 +137,7 @@ impl Metrics {
         }
         let ours = registry.sub_registry_with_prefix("voicerollout");
         ours.register_collector(Box::new(rollouts.clone()));
+        ours.register_collector(Box::new(calls.clone()));
         ours.register("reconcile", "Reconciles", reconciles.clone());
         ours.register("reconcile_seconds", "Duration of reconciles", seconds.clone());
         ours.register("api_requests", "Requests to the Kubernetes API server", requests.family());
@@ -142,6 +150,7 @@ impl Metrics {
         Self {
             registry: Arc::new(registry),
             rollouts,
+            calls,
             reconciles,
             seconds,
             requests,

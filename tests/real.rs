@@ -24,6 +24,8 @@ mod env;
 mod faults;
 #[path = "real/gates.rs"]
 mod gates;
+#[path = "real/live.rs"]
+mod live;
 #[path = "real/people.rs"]
 mod people;
 #[path = "real/references.rs"]

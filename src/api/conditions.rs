@@ -11,6 +11,10 @@ pub const AVAILABLE: &str = "Available";
 pub const PROGRESSING: &str = "Progressing";
 /// The newest revision is stable.
 pub const HEALTHY: &str = "Healthy";
+/// A revision that gets no new calls keeps its pods for those it has.
+pub const DRAINING: &str = "Draining";
+/// The live calls of every pod are known, where they are counted.
+pub const CALLS_READABLE: &str = "CallsReadable";
 /// Somebody else changed managed weights.
 pub const ROUTES_IN_SYNC: &str = "RoutesInSync";
 /// Services, VirtualServices, templates and Secrets that the spec names are there and usable.

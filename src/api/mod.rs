@@ -14,6 +14,7 @@ pub mod paired;
 pub mod provider;
 pub mod rollout;
 pub mod run;
+pub mod sessions;
 pub mod status;
 pub mod template;
 pub mod traces;

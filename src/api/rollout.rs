@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::analysis::{Arg, Gate};
 use super::common::{Duration, duration_schema, seconds};
+pub use super::sessions::Drain;
+use super::sessions::Sessions;
 use super::status::VoiceRolloutStatus;
 
 /// Describes a voice agent and how a new version of it reaches callers.
@@ -29,6 +31,7 @@ use super::status::VoiceRolloutStatus;
     printcolumn(name = "Gate", type_ = "string", json_path = ".status.waitingFor"),
     printcolumn(name = "Stable", type_ = "string", json_path = ".status.stableRevision"),
     printcolumn(name = "Canary", type_ = "string", json_path = ".status.canaryRevision"),
+    printcolumn(name = "Calls", type_ = "string", json_path = ".status.liveCalls", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
 )]
@@ -79,9 +82,16 @@ pub struct VoiceRolloutSpec {
     #[serde(default = "default_false_abort")]
     #[schemars(range(min = 0.0, max = 0.5))]
     pub false_abort: f64,
+    /// Where live calls are counted. Left out, every pod of a losing revision may carry one until `drain.maxDrain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<Sessions>,
     /// How the losing revision of a promotion or an abort goes away.
     #[serde(default)]
     pub drain: Drain,
+    /// Most revisions that have pods at the same time; a release waits until one of those that drain is gone.
+    #[serde(default = "default_live")]
+    #[schemars(range(min = 2, max = 20))]
+    pub max_live_revisions: i32,
     /// The old revision is kept at least this long after a promotion.
     #[serde(default = "default_delay")]
     #[schemars(schema_with = "duration_schema")]
@@ -110,8 +120,8 @@ fn default_delay() -> Duration {
 fn default_propagation() -> Duration {
     seconds(10)
 }
-fn default_max_drain() -> Duration {
-    seconds(3600)
+fn default_live() -> i32 {
+    3
 }
 
 /// See [`VoiceRolloutSpec::rollback_window`].
@@ -131,22 +141,6 @@ pub enum OnDeadline {
     /// Say so in the conditions and go on waiting.
     #[default]
     Report,
-}
-
-/// The losing revision of a promotion or an abort.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Drain {
-    /// Longest time that pods are kept for the calls they carry.
-    #[serde(default = "default_max_drain")]
-    #[schemars(schema_with = "duration_schema")]
-    pub max_drain: Duration,
-}
-
-impl Default for Drain {
-    fn default() -> Self {
-        Self { max_drain: default_max_drain() }
-    }
 }
 
 /// One of the ways to split traffic.

@@ -72,6 +72,9 @@ pub struct VoiceRolloutStatus {
     /// A person said `pause`.
     #[serde(default)]
     pub user_paused: bool,
+    /// Live calls by revision number, for people: `v3: 12, v2: 40 draining`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub live_calls: String,
     /// Revisions that exist, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revisions: Vec<RevisionStatus>,
@@ -290,6 +293,35 @@ pub struct RevisionStatus {
     /// The least time it is kept from then, in seconds.
     #[serde(default)]
     pub keep_seconds: i64,
+    /// Live calls of its pods, while a release or a drain is under way; those of pods that cannot be read are not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live_calls: Option<i64>,
+    /// Pods whose live calls cannot be read, while a release or a drain is under way.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unread_pods: i32,
+    /// Calls that were live when their pod ended.
+    #[serde(default, skip_serializing_if = "is_zero_long")]
+    pub calls_cut: i64,
+    /// Occasions that `callsCut` counts, the newest of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut: Vec<String>,
+    /// `drain.maxDrain` has passed, and it was told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overdue: bool,
+    /// Since when it has more pods than it should; those that are idle go.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shrinking_since: Option<MicroTime>,
+}
+
+// serde hands over references.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(n: &i32) -> bool {
+    *n == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero_long(n: &i64) -> bool {
+    *n == 0
 }
 
 /// What a revision is for.

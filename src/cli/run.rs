@@ -49,8 +49,10 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
         user_agent: concat!("voicerollout/", env!("CARGO_PKG_VERSION")).into(),
     };
     let (ready, is_ready) = watch::channel(false);
+    let sources = Arc::new(Sources::new(settings, secrets.clone(), logs));
     let operator = Operator {
-        sources: Arc::new(Sources::new(settings, secrets.clone(), logs)),
+        calls: sources.clone(),
+        sources,
         secrets,
         client,
         clock: Clock::system(),

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::table::{Cell, Ink, Paint, lines};
 use crate::api::analysis::Mode;
-use crate::api::conditions::{INVALID_SPEC, REFERENCES_RESOLVED, ROUTES_IN_SYNC};
+use crate::api::conditions::{CALLS_READABLE, INVALID_SPEC, REFERENCES_RESOLVED, ROUTES_IN_SYNC};
 use crate::api::run::{RunKind, Verdict};
 use crate::api::status::{AbortRecord, DecisionRecord, GateSummary, Phase, RevisionStatus, Role};
 use crate::api::{VoiceAnalysisRun, VoiceRollout, VoiceRolloutStatus};
@@ -139,13 +139,14 @@ fn aborted(abort: &AbortRecord, now: Timestamp) -> String {
 fn problems(conditions: &[Condition]) -> Vec<(&str, String)> {
     let bad = |c: &&Condition| match c.type_.as_str() {
         INVALID_SPEC => c.status == "True",
-        ROUTES_IN_SYNC | REFERENCES_RESOLVED => c.status == "False",
+        ROUTES_IN_SYNC | REFERENCES_RESOLVED | CALLS_READABLE => c.status == "False",
         _ => false,
     };
     let split = |c: &Condition| c.message.lines().map(str::to_owned).collect::<Vec<_>>();
     let named = |c: &Condition| match c.type_.as_str() {
         INVALID_SPEC => "Invalid",
         ROUTES_IN_SYNC => "Routes",
+        CALLS_READABLE => "Calls",
         _ => "Missing",
     };
     let label = |(at, (name, line)): (usize, (&'static str, String))| (if at == 0 { name } else { "" }, line);
@@ -190,6 +191,15 @@ fn revisions(revisions: &[RevisionStatus], now: Timestamp, paint: Paint) -> Vec<
         if revision.aborted {
             notes.push("aborted".to_owned());
         }
+        if let Some(calls) = revision.live_calls {
+            notes.push(format!("{calls} live calls"));
+        }
+        if revision.unread_pods > 0 {
+            notes.push(format!("{} unread", pods(revision.unread_pods)));
+        }
+        if revision.calls_cut > 0 {
+            notes.push(format!("{} calls cut", revision.calls_cut));
+        }
         if let Some(at) = &revision.retired_at {
             notes.push(format!("no new calls for {}", span(now.duration_since(at.0))));
         }
@@ -202,6 +212,10 @@ fn revisions(revisions: &[RevisionStatus], now: Timestamp, paint: Paint) -> Vec<
         ]
     };
     lines(paint, &revisions.iter().map(row).collect::<Vec<[Cell; 5]>>())
+}
+
+fn pods(n: i32) -> String {
+    if n == 1 { "1 pod".into() } else { format!("{n} pods") }
 }
 
 fn decisions(decisions: &[DecisionRecord], paint: Paint) -> Vec<String> {

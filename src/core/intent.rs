@@ -2,6 +2,7 @@
 
 use crate::api::VoiceAnalysisRunSpec;
 use crate::api::status::ManagedRoute;
+use crate::core::observe::Mark;
 use crate::core::route::Direction;
 
 /// One effect on the cluster.
@@ -46,6 +47,25 @@ pub enum Intent {
     /// Forget a revision beyond `revisionHistoryLimit`.
     DeleteReplicaSet {
         /// Name of the ReplicaSet.
+        name: String,
+    },
+    /// Mark a pod of a revision that gets no new calls, or take the mark off.
+    MarkPod {
+        /// Its name.
+        name: String,
+        /// The mark; `None`: none.
+        mark: Option<Mark>,
+    },
+    /// Keep the pods of a revision from being evicted.
+    CreateBudget {
+        /// Name of the PodDisruptionBudget.
+        name: String,
+        /// Hash of the revision.
+        hash: String,
+    },
+    /// They may be evicted again.
+    DeleteBudget {
+        /// Name of the PodDisruptionBudget.
         name: String,
     },
     /// Make an arm (a Service or a subset) select a revision.

@@ -2,9 +2,11 @@
 
 pub mod args;
 pub mod condition;
+pub mod drain;
 pub mod gates;
 pub mod intent;
 pub mod judge;
+pub mod live;
 pub mod machine;
 pub mod managed;
 pub mod observe;

@@ -27,6 +27,12 @@ pub struct Observations {
     pub rollout: Value,
     /// ReplicaSets of the rollout.
     pub replica_sets: Vec<ReplicaSetSeen>,
+    /// Pods of the rollout's ReplicaSets, by name; none where live calls are not counted.
+    pub pods: Vec<PodSeen>,
+    /// Calls that were live when their pod ended.
+    pub cut: Vec<CutSeen>,
+    /// PodDisruptionBudgets that are about pods of the rollout.
+    pub budgets: Vec<BudgetSeen>,
     /// The stable Service or subset.
     pub stable_arm: ArmSeen,
     /// The canary Service or subset.
@@ -84,6 +90,64 @@ pub struct ReplicaSetSeen {
     pub available: i32,
     /// The ReplicaSet controller has seen the newest `spec.replicas`.
     pub current: bool,
+}
+
+/// A pod of the rollout.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodSeen {
+    /// Its name.
+    pub name: String,
+    /// Hash of its revision.
+    pub hash: String,
+    /// It runs and is Ready.
+    pub ready: bool,
+    /// None of its containers has ever run: no call can have reached it.
+    pub never_ran: bool,
+    /// It was asked to end.
+    pub ending: bool,
+    /// Live calls by a fresh reading; `None`: not known.
+    pub calls: Option<u64>,
+    /// Since when every reading has found no call; `None` where the last one found some or failed.
+    pub idle_since: Option<Timestamp>,
+    /// Why its calls are not known, where a reading failed.
+    pub unread: Option<String>,
+    /// Its deletion cost; 0 without one.
+    pub cost: i64,
+    /// What we have written on it.
+    pub mark: Option<Mark>,
+}
+
+/// What a pod that drains is marked as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// It may carry calls: it goes last, and nobody should evict it.
+    Busy,
+    /// It may go.
+    Idle,
+}
+
+/// Calls that were live when their pod ended or its container restarted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutSeen {
+    /// Identifies the occasion.
+    pub id: String,
+    /// Name of the pod.
+    pub pod: String,
+    /// Hash of its revision.
+    pub hash: String,
+    /// How many.
+    pub calls: u64,
+}
+
+/// A PodDisruptionBudget.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BudgetSeen {
+    /// Its name.
+    pub name: String,
+    /// This operator made it, for this rollout.
+    pub ours: bool,
+    /// Hashes of revisions whose pods it is about.
+    pub covers: Vec<String>,
 }
 
 /// A Service or subset.

@@ -11,6 +11,7 @@ use crate::api::analysis::Mode;
 use crate::api::common::{Duration as ApiDuration, std_duration};
 use crate::api::rollout::{Analysis, CanaryScale, IstioTraffic, OnDeadline, Step};
 use crate::api::run::{Consequence, RunGate, Verdict};
+use crate::api::sessions::OnMaxDrain;
 use crate::core::SpecError;
 use crate::core::gates::{consequence, settle_time};
 use crate::core::observe::Observations;
@@ -19,6 +20,9 @@ use crate::core::revision::steps_hash;
 
 /// Weights of a release without `spec.steps`.
 pub const DEFAULT_WEIGHTS: [i32; 4] = [5, 25, 50, 100];
+
+/// Shortest time between two readings of live calls.
+const MIN_READING: Duration = Duration::from_secs(1);
 
 /// The spec, parsed.
 #[derive(Clone, Debug)]
@@ -57,6 +61,14 @@ pub struct Plan {
     pub propagation: Duration,
     /// Longest drain.
     pub max_drain: Duration,
+    /// What happens at its end.
+    pub on_max_drain: OnMaxDrain,
+    /// Length of idleness after which a pod may go.
+    pub zero_for: Duration,
+    /// Live calls are counted.
+    pub counted: bool,
+    /// Most revisions that have pods at the same time.
+    pub max_live: i32,
     /// The least time that the loser of a promotion is kept.
     pub scale_down_delay: Duration,
     /// The least time that an aborted revision is kept.
@@ -119,6 +131,7 @@ impl Plan {
         let shares = claims.shares(spec.false_abort, &mut errors);
         check_workload(name, spec, &mut errors);
         check_durations(spec, &mut errors);
+        check_drain(spec, &mut errors);
         let istio = check_traffic(spec, &mut errors);
         errors.sort();
         errors.dedup();
@@ -144,6 +157,10 @@ impl Plan {
             history_limit: spec.revision_history_limit,
             propagation: istio.map_or(Duration::ZERO, |i| std_duration(i.propagation_delay)),
             max_drain: std_duration(spec.drain.max_drain),
+            on_max_drain: spec.drain.on_max_drain,
+            zero_for: std_duration(spec.drain.zero_for),
+            counted: spec.sessions.is_some(),
+            max_live: spec.max_live_revisions.max(2),
             scale_down_delay: std_duration(spec.scale_down_delay),
             abort_scale_down_delay: std_duration(spec.abort_scale_down_delay),
             by_subset: istio.is_some_and(|i| i.destination_rule.is_some()),
@@ -352,7 +369,6 @@ fn checked(d: ApiDuration, path: &str, errors: &mut Vec<SpecError>) -> Duration 
 
 fn check_durations(spec: &VoiceRolloutSpec, errors: &mut Vec<SpecError>) {
     let deadline = checked(spec.progress_deadline, "spec.progressDeadline", errors);
-    checked(spec.drain.max_drain, "spec.drain.maxDrain", errors);
     checked(spec.scale_down_delay, "spec.scaleDownDelay", errors);
     checked(spec.abort_scale_down_delay, "spec.abortScaleDownDelay", errors);
     if deadline.as_secs() <= u64::try_from(spec.min_ready_seconds).unwrap_or(0) {
@@ -360,6 +376,35 @@ fn check_durations(spec: &VoiceRolloutSpec, errors: &mut Vec<SpecError>) {
             "spec.progressDeadline",
             format!("has to be longer than minReadySeconds ({} s), or no pod can become available in time", spec.min_ready_seconds),
         ));
+    }
+}
+
+fn check_drain(spec: &VoiceRolloutSpec, errors: &mut Vec<SpecError>) {
+    let longest = checked(spec.drain.max_drain, "spec.drain.maxDrain", errors);
+    let zero = checked(spec.drain.zero_for, "spec.drain.zeroFor", errors);
+    if spec.sessions.is_some() && longest < zero {
+        let message = format!("is shorter than zeroFor ({} s): no pod could be found idle before it ends; make it longer", zero.as_secs());
+        errors.push(SpecError::new("spec.drain.maxDrain", message));
+    }
+    let Some(sessions) = &spec.sessions else {
+        if spec.drain.on_max_drain == OnMaxDrain::Keep {
+            let message = "Keep waits until pods are idle, and nothing counts their calls: set spec.sessions.activeCalls";
+            errors.push(SpecError::new("spec.drain.onMaxDrain", message));
+        }
+        return;
+    };
+    let interval = checked(sessions.interval, "spec.sessions.interval", errors);
+    if interval < MIN_READING {
+        errors.push(SpecError::new("spec.sessions.interval", "is shorter than 1s; 5s is usual"));
+    }
+    let source = &sessions.active_calls;
+    if source.http.is_none() && source.prometheus.is_none() {
+        errors.push(SpecError::new("spec.sessions.activeCalls", "set http, prometheus or both"));
+    }
+    if let Some(http) = &source.http
+        && checked(http.timeout, "spec.sessions.activeCalls.http.timeout", errors).is_zero()
+    {
+        errors.push(SpecError::new("spec.sessions.activeCalls.http.timeout", "is zero: no pod could answer in time; 2s is usual"));
     }
 }
 

@@ -13,7 +13,7 @@ use crate::api::status::{Phase, VoiceRolloutStatus};
 use crate::api::{VoiceAnalysisRun, VoiceRollout};
 
 /// Namespace and name.
-type Id = (String, String);
+pub(super) type Id = (String, String);
 
 /// Latest states of the rollouts.
 #[derive(Debug, Default)]
@@ -194,19 +194,22 @@ impl RolloutMetrics {
     }
 }
 
-fn sample(metric: &mut MetricEncoder, labels: &[(&str, &str)], value: &impl EncodeGaugeValue) -> fmt::Result {
+pub(super) fn sample(metric: &mut MetricEncoder, labels: &[(&str, &str)], value: &impl EncodeGaugeValue) -> fmt::Result {
     metric.encode_family(&Labels(labels))?.encode_gauge(value)
 }
 
 /// Labels of one sample.
 #[derive(Debug)]
-struct Labels<'a>(&'a [(&'a str, &'a str)]);
+pub(super) struct Labels<'a>(pub(super) &'a [(&'a str, &'a str)]);
 
 impl EncodeLabelSet for Labels<'_> {
     fn encode(&self, encoder: &mut prometheus_client::encoding::LabelSetEncoder) -> fmt::Result {
         self.0.encode(encoder)
     }
 }
+
+/// No labels: an exemplar has none.
+pub(super) type NoLabels = Vec<(String, String)>;
 
 #[cfg(test)]
 mod tests {

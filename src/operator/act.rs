@@ -9,6 +9,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::json;
 
 use super::clock::Clock;
+use super::drain;
 use super::leadership::Leadership;
 use super::routes::{self, RouteWriteError};
 use super::stores::Stores;
@@ -102,6 +103,9 @@ impl Hands<'_> {
                 let what = format!("delete ReplicaSet {namespace}/{name}");
                 gone_is_fine(write(self.leadership, what, api.delete(name, &DeleteParams::background())).await)
             }
+            Intent::MarkPod { name, mark } => drain::mark_pod(self, name, *mark).await,
+            Intent::CreateBudget { name, hash } => drain::create_budget(self, name, hash).await,
+            Intent::DeleteBudget { name } => drain::delete_budget(self, name).await,
             Intent::PointArm { arm, hash } => self.point_arm(*arm, hash).await,
             Intent::CreateRun { name, spec } => self.create_run(name, spec).await,
             Intent::StopRun { name } => {
@@ -124,7 +128,7 @@ impl Hands<'_> {
         }
     }
 
-    fn namespace(&self) -> String {
+    pub(super) fn namespace(&self) -> String {
         self.rollout.namespace().unwrap_or_default()
     }
 
@@ -252,7 +256,7 @@ pub fn params() -> PatchParams {
     PatchParams { field_manager: Some(FIELD_MANAGER.into()), ..PatchParams::default() }
 }
 
-fn gone_is_fine<T>(result: Result<T, WriteError>) -> Result<(), ActError> {
+pub(super) fn gone_is_fine<T>(result: Result<T, WriteError>) -> Result<(), ActError> {
     match result {
         Err(error) if error.is_not_found() => Ok(()),
         other => other.map(|_| ()).map_err(ActError::from),

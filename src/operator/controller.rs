@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use futures::channel::mpsc::UnboundedReceiver;
+use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt, stream};
 use kube::runtime::controller::{Config, Controller};
@@ -17,8 +17,11 @@ use tokio::sync::{Semaphore, watch};
 use super::backoff::Backoff;
 use super::cache::{Cache, Change, Id, Kept, fill};
 use super::clock::Clock;
-use super::kept::{ActionKept, IstioKept, PodKept, ROUTE, RULE, RunKept, SERVICE, ServiceKept, SetKept, SliceKept, TEMPLATE, TemplateKept};
+use super::kept::{
+    ActionKept, BudgetKept, IstioKept, PodKept, ROUTE, RULE, RunKept, SERVICE, ServiceKept, SetKept, SliceKept, TEMPLATE, TemplateKept,
+};
 use super::leadership::Leadership;
+use super::live::{LiveCalls, Poller};
 use super::memory::Memory;
 use super::reconcile::{Context, TURNS, on_error, reconcile};
 use super::routes;
@@ -27,6 +30,7 @@ use super::urgency::{Urgency, Waiting};
 use crate::api::common::ROLLOUT_LABEL;
 use crate::api::{ClusterVoiceAnalysisTemplate, VoiceRollout};
 use crate::metrics::Metrics;
+use crate::sources::calls::CallCounter;
 
 /// Passes at the same time: no limit. [`reconcile`] has its own, so that a revert need not wait for other passes.
 const CONCURRENCY: u16 = 0;
@@ -51,6 +55,8 @@ pub struct Settings {
     pub identity: String,
     /// The chart's admission policy vouches for `requestedBy`.
     pub actions_verified: bool,
+    /// Counts live calls.
+    pub calls: Arc<dyn CallCounter>,
     /// Becomes true when every cache is filled.
     pub ready: watch::Sender<bool>,
 }
@@ -76,10 +82,17 @@ struct Named {
 /// Runs the rollout controller until `stop`.
 pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Sync + 'static) {
     let mut stores = Stores { runs: settings.runs, ..Stores::default() };
-    let opened = settings.scopes.iter().map(|n| open(&mut stores, &settings.client, n.as_deref()));
+    let live = LiveCalls::default();
+    let opened = settings.scopes.iter().map(|n| open(&mut stores, &live, &settings.client, n.as_deref()));
     let mut scopes: Vec<Scope> = opened.collect();
     for (scope, changes) in scopes.iter_mut().zip(settings.run_changes) {
         scope.related.push(changes.boxed());
+    }
+    let mut read = Vec::new();
+    for (scope, namespace) in scopes.iter_mut().zip(&settings.scopes) {
+        let (changed, changes) = unbounded();
+        scope.related.push(changes.boxed());
+        read.push((namespace.clone(), changed));
     }
     let all: Api<Guarded<ClusterVoiceAnalysisTemplate>> = Api::all(settings.client.clone());
     let changes = fill(&mut stores.cluster_templates, all, watcher::Config::default(), TemplateKept::keep_cluster);
@@ -87,10 +100,21 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Syn
         scope.named.push(named(TEMPLATE, changes));
     }
     let reporter = Reporter { controller: "voicerollout".into(), instance: Some(settings.identity.clone()) };
+    let stores = Arc::new(stores);
+    let poller = Poller {
+        stores: stores.clone(),
+        live: live.clone(),
+        counter: settings.calls,
+        leadership: settings.leadership.clone(),
+        clock: settings.clock.clone(),
+        metrics: settings.metrics.clone(),
+        changed: read,
+    };
     let context = Arc::new(Context {
         recorder: Recorder::new(settings.client.clone(), reporter),
         client: settings.client,
         stores,
+        live,
         leadership: settings.leadership,
         clock: settings.clock,
         metrics: settings.metrics,
@@ -106,12 +130,21 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Syn
     let ready = Arc::new(settings.ready);
     let announce = announce_ready(context.clone(), ready.clone());
     let controllers = scopes.into_iter().map(|scope| drive(scope, context.clone(), ready.clone(), stop.clone()));
-    tokio::join!(futures::future::join_all(controllers), async {
-        tokio::select! {
-            () = announce => {}
-            () = stop.clone() => {}
+    tokio::join!(
+        futures::future::join_all(controllers),
+        async {
+            tokio::select! {
+                () = announce => {}
+                () = stop.clone() => {}
+            }
+        },
+        async {
+            tokio::select! {
+                () = poller.run() => {}
+                () = stop.clone() => {}
+            }
         }
-    });
+    );
 }
 
 async fn announce_ready(context: Arc<Context>, ready: Arc<watch::Sender<bool>>) {
@@ -129,7 +162,7 @@ async fn announce_ready(context: Arc<Context>, ready: Arc<watch::Sender<bool>>) 
     tracing::info!("caches are filled");
 }
 
-fn open(stores: &mut Stores, client: &Client, namespace: Option<&str>) -> Scope {
+fn open(stores: &mut Stores, live: &LiveCalls, client: &Client, namespace: Option<&str>) -> Scope {
     let any = watcher::Config::default;
     let ours = || watcher::Config::default().labels(ROLLOUT_LABEL);
     let istio = |resource: &kube::api::ApiResource| match namespace {
@@ -139,6 +172,9 @@ fn open(stores: &mut Stores, client: &Client, namespace: Option<&str>) -> Scope 
     let (rollouts, reader) = stores.rollouts.watch(scoped(client, namespace));
     let sets = fill(&mut stores.replica_sets, scoped(client, namespace), ours(), SetKept::keep);
     let pods = fill(&mut stores.pods, scoped(client, namespace), ours(), PodKept::keep);
+    let live = live.clone();
+    let pods = pods.inspect(move |change| live.look(change)).boxed();
+    let budgets = fill(&mut stores.budgets, scoped(client, namespace), any(), BudgetKept::keep);
     let actions = fill(&mut stores.actions, scoped(client, namespace), any(), ActionKept::keep);
     let services = fill(&mut stores.services, scoped(client, namespace), any(), ServiceKept::keep);
     let slices = fill(&mut stores.slices, scoped(client, namespace), any(), SliceKept::keep);
@@ -152,6 +188,7 @@ fn open(stores: &mut Stores, client: &Client, namespace: Option<&str>) -> Scope 
         related: vec![
             related(sets, |set| set.rollout.as_deref()),
             related(pods, |pod| pod.rollout.as_deref()),
+            related(budgets, |budget| budget.rollout.as_deref()),
             related(actions, |action| action.rollout.as_deref()),
         ],
         named: vec![

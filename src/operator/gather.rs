@@ -8,6 +8,7 @@ use kube::{Resource, ResourceExt};
 use serde_json::Value;
 
 use super::kept::{ROUTE, SERVICE, SliceKept};
+use super::live::{self, LiveCalls};
 use super::stores::{Guarded, Stores};
 use super::{left, routes};
 use crate::api::VoiceRollout;
@@ -32,7 +33,7 @@ pub fn subject(rollout: &VoiceRollout) -> Subject {
 }
 
 /// The world, as far as it concerns one rollout.
-pub fn gather(stores: &Stores, rollout: &VoiceRollout, now: Timestamp, actions_verified: bool) -> Observations {
+pub fn gather(stores: &Stores, live: &LiveCalls, rollout: &VoiceRollout, now: Timestamp, actions_verified: bool) -> Observations {
     let namespace = rollout.namespace().unwrap_or_default();
     let istio = rollout.spec.traffic.istio.as_ref();
     let uid = rollout.uid().unwrap_or_default();
@@ -41,6 +42,7 @@ pub fn gather(stores: &Stores, rollout: &VoiceRollout, now: Timestamp, actions_v
         Some(istio) => arms(stores, rollout, &namespace, istio, &replica_sets),
         None => (unusable_arm("traffic"), unusable_arm("traffic")),
     };
+    let (pods, cut) = live::pods(stores, live, rollout, &replica_sets, now);
     let split = istio.and_then(|i| split(stores, &namespace, i).ok());
     let rival = rival(stores, rollout, &namespace);
     let theirs = |v| rival.is_some() && is_theirs(stores, rollout, &namespace, v);
@@ -53,7 +55,10 @@ pub fn gather(stores: &Stores, rollout: &VoiceRollout, now: Timestamp, actions_v
         target: revision_hash(&rollout.spec.template),
         rollout: as_json(rollout),
         left: left::routes(stores, rollout, &namespace, &routes, split.as_ref(), &replica_sets),
+        budgets: live::budgets(stores, rollout, &replica_sets),
         replica_sets,
+        pods,
+        cut,
         stable_arm: arms.0,
         canary_arm: arms.1,
         routes,

@@ -1,23 +1,28 @@
 //! What the caches keep of each kind.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::DynamicObject;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::{DeserializeGuard, Selector, SelectorExt};
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
 use super::cache::{Kept, group};
 use super::gather::{named_templates, route_namespace};
-use crate::api::common::{ALLOW_FROM_ANNOTATION, REVISION_LABEL, REVISION_NUMBER_ANNOTATION, ROLLOUT_LABEL};
+use crate::api::common::{
+    ALLOW_FROM_ANNOTATION, COST_ANNOTATION, MARK_ANNOTATION, MARK_BUSY, REVISION_LABEL, REVISION_NUMBER_ANNOTATION, ROLLOUT_LABEL,
+};
 use crate::api::run::{GateStatus, Memory, RunPhase};
 use crate::api::{ClusterVoiceAnalysisTemplate, VoiceAnalysisRun, VoiceAnalysisTemplate, VoiceRollout, VoiceRolloutAction};
 use crate::core::gates::{gates_hash, spec_hash};
-use crate::core::observe::{ActionSeen, ReplicaSetSeen, RunSeen};
+use crate::core::live::PodFacts;
+use crate::core::observe::{ActionSeen, Mark, ReplicaSetSeen, RunSeen};
 use crate::core::resolve::TemplateContent;
 
 /// A copy of the whole manifest that kubectl leaves behind.
@@ -37,6 +42,8 @@ pub const RULE: &str = "rule";
 pub const HOST: &str = "host";
 /// Group of rollouts that name a gate template; in no namespace for a cluster's.
 pub const TEMPLATE: &str = "template";
+/// Group of all PodDisruptionBudgets of a namespace.
+pub const BUDGET: &str = "budget";
 /// Group of what names a rollout.
 pub const ROLLOUT: &str = "rollout";
 
@@ -98,6 +105,8 @@ pub struct SetKept {
     pub rollout: Option<String>,
     /// UIDs of its owners.
     pub owners: Vec<String>,
+    /// Labels of its pods.
+    pub labels: BTreeMap<String, String>,
     /// What is seen of it; `None` without a revision.
     pub seen: Option<ReplicaSetSeen>,
 }
@@ -105,7 +114,9 @@ pub struct SetKept {
 impl SetKept {
     /// Of a ReplicaSet.
     pub fn keep(set: &ReplicaSet) -> Self {
-        Self { rollout: label(set, ROLLOUT_LABEL), owners: owners(set), seen: replica_set_seen(set) }
+        let template = set.spec.template.as_ref().and_then(|t| t.metadata.as_ref());
+        let labels = template.and_then(|m| m.labels.clone()).unwrap_or_default();
+        Self { rollout: label(set, ROLLOUT_LABEL), owners: owners(set), labels, seen: replica_set_seen(set) }
     }
 }
 
@@ -129,22 +140,101 @@ fn replica_set_seen(set: &ReplicaSet) -> Option<ReplicaSetSeen> {
     })
 }
 
-/// A pod's labels.
+/// Whose a pod is, where it is reached, and how it lives.
 pub struct PodKept {
     /// Its rollout.
     pub rollout: Option<String>,
     /// Its revision.
     pub revision: Option<String>,
+    /// Its UID.
+    pub uid: Box<str>,
+    /// Name of the ReplicaSet that controls it; empty for none.
+    pub set: Box<str>,
+    /// Its address.
+    pub ip: Option<IpAddr>,
+    /// It runs and is Ready.
+    pub ready: bool,
+    /// None of its containers has ever run.
+    pub never_ran: bool,
+    /// How it lives and ends.
+    pub facts: PodFacts,
+    /// Its deletion cost; 0 without one.
+    pub cost: i64,
+    /// What we have written on it.
+    pub mark: Option<Mark>,
 }
 
 impl PodKept {
     /// Of a pod.
-    pub fn keep(pod: &PartialObjectMeta<Pod>) -> Self {
-        Self { rollout: label(pod, ROLLOUT_LABEL), revision: label(pod, REVISION_LABEL) }
+    pub fn keep(pod: &Pod) -> Self {
+        let status = pod.status.as_ref();
+        let containers = || status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+        let ended = |c: &ContainerStatus| c.state.as_ref().and_then(|s| s.terminated.as_ref()).map(|t| t.exit_code);
+        let started =
+            |c: &ContainerStatus| c.restart_count > 0 || c.state.as_ref().is_some_and(|s| s.running.is_some() || s.terminated.is_some());
+        let condition =
+            |name: &str| status.iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == name && c.status == "True");
+        let phase = status.and_then(|s| s.phase.as_deref());
+        let set = pod.owner_references().iter().find(|o| o.controller == Some(true) && o.kind == "ReplicaSet");
+        let annotation = |key: &str| pod.annotations().get(key).map(String::as_str);
+        Self {
+            rollout: label(pod, ROLLOUT_LABEL),
+            revision: label(pod, REVISION_LABEL),
+            uid: pod.uid().unwrap_or_default().into(),
+            set: set.map(|o| o.name.as_str()).unwrap_or_default().into(),
+            ip: status.and_then(|s| s.pod_ip.as_ref()).and_then(|ip| ip.parse().ok()),
+            ready: phase == Some("Running") && condition("Ready"),
+            never_ran: phase.is_none_or(|p| p == "Pending") && !containers().any(started),
+            facts: PodFacts {
+                ending: pod.meta().deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")),
+                restarts: containers().map(|c| c.restart_count).sum(),
+                ended_well: containers().next().is_some() && containers().all(|c| ended(c) == Some(0)),
+            },
+            cost: annotation(COST_ANNOTATION).and_then(|c| c.parse().ok()).unwrap_or(0),
+            mark: match annotation(MARK_ANNOTATION) {
+                Some(MARK_BUSY) => Some(Mark::Busy),
+                Some(_) => Some(Mark::Idle),
+                None => None,
+            },
+        }
     }
 }
 
-impl Kept for PodKept {}
+impl Kept for PodKept {
+    fn groups(&self, namespace: &str) -> Vec<String> {
+        self.rollout.iter().map(|r| group(ROLLOUT, namespace, r)).collect()
+    }
+}
+
+/// A PodDisruptionBudget's selector, and whose it is.
+pub struct BudgetKept {
+    /// The rollout that it was made for.
+    pub rollout: Option<String>,
+    /// UIDs of its owners.
+    pub owners: Vec<String>,
+    /// Without one it is about no pod; one without terms is about all.
+    selector: Option<Selector>,
+}
+
+impl BudgetKept {
+    /// Of a PodDisruptionBudget.
+    pub fn keep(budget: &PodDisruptionBudget) -> Self {
+        // One that does not parse was never accepted.
+        let selector = budget.spec.as_ref().and_then(|s| s.selector.clone()).and_then(|s| Selector::try_from(s).ok());
+        Self { rollout: label(budget, ROLLOUT_LABEL), owners: owners(budget), selector }
+    }
+
+    /// It is about pods with these labels.
+    pub fn covers(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.selector.as_ref().is_some_and(|s| s.matches(labels))
+    }
+}
+
+impl Kept for BudgetKept {
+    fn groups(&self, namespace: &str) -> Vec<String> {
+        vec![group(BUDGET, namespace, "")]
+    }
+}
 
 /// A Service's selector.
 pub struct ServiceKept {

@@ -12,10 +12,7 @@ use crate::core::route::Direction;
 /// Time that a cache is given to show a write. After it the same is asked for again.
 pub const ECHO: Duration = Duration::from_secs(3);
 
-/// Longest time that numbers of pods alone wait to be written.
-pub const COUNTS: Duration = Duration::from_secs(10);
-
-/// Remembers, by rollout, what was sent last to an object, and since when numbers of pods are unwritten.
+/// Remembers, by rollout, what was sent last to an object, and since when numbers are unwritten.
 #[derive(Default)]
 pub struct Memory {
     sent: Mutex<HashMap<String, Vec<Sent>>>,
@@ -48,13 +45,13 @@ impl Memory {
         }
     }
 
-    /// Until when numbers of pods that differ from what is written may stay unwritten.
-    pub fn counts_until(&self, uid: &str, now: Timestamp) -> Timestamp {
+    /// Until when numbers that differ from what is written may stay unwritten: at most `wait`.
+    pub fn counts_until(&self, uid: &str, now: Timestamp, wait: Duration) -> Timestamp {
         let since = *self.counts.lock().entry(uid.to_string()).or_insert(now);
-        later(since, COUNTS)
+        later(since, wait)
     }
 
-    /// The numbers of pods are written as they are.
+    /// The numbers are written as they are.
     pub fn counts_written(&self, uid: &str) {
         self.counts.lock().remove(uid);
     }
@@ -78,6 +75,9 @@ fn subject(intent: &Intent) -> Option<(String, Option<String>)> {
         Intent::CreateReplicaSet { hash, .. } => (format!("revision {hash}"), "create".to_string()),
         Intent::ScaleReplicaSet { name, replicas } => (format!("set {name}"), replicas.to_string()),
         Intent::PointArm { arm, hash } => (if *arm == Arm::Stable { "stable arm" } else { "canary arm" }.to_string(), hash.clone()),
+        Intent::MarkPod { name, mark } => (format!("pod {name}"), format!("{mark:?}")),
+        Intent::CreateBudget { name, .. } => (format!("budget {name}"), "create".to_string()),
+        Intent::DeleteBudget { name } => (format!("budget {name}"), "delete".to_string()),
         Intent::CreateRun { name, .. } => (format!("run {name}"), "create".to_string()),
         Intent::StopRun { name } => (format!("run {name}"), "stop".to_string()),
         Intent::SetWeights { namespace, name, canary, direction } => {
@@ -136,9 +136,10 @@ mod tests {
     #[test]
     fn numbers_of_pods_wait_from_the_first_that_is_unwritten() {
         let memory = Memory::default();
-        assert_eq!(memory.counts_until("u", at(0)), at(10));
-        assert_eq!(memory.counts_until("u", at(7)), at(10));
+        let wait = Duration::from_secs(10);
+        assert_eq!(memory.counts_until("u", at(0), wait), at(10));
+        assert_eq!(memory.counts_until("u", at(7), wait), at(10));
         memory.counts_written("u");
-        assert_eq!(memory.counts_until("u", at(8)), at(18));
+        assert_eq!(memory.counts_until("u", at(8), wait), at(18));
     }
 }

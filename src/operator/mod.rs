@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod cache;
 pub mod clock;
 pub mod controller;
+pub mod drain;
 #[cfg(test)]
 mod fake;
 pub mod gather;
@@ -13,6 +14,7 @@ pub mod kept;
 pub mod leadership;
 pub mod lease;
 pub mod left;
+pub mod live;
 pub mod memory;
 pub mod process;
 pub mod reconcile;

@@ -18,6 +18,7 @@ use super::stores::RunFeed;
 use crate::metrics::Metrics;
 use crate::server::{self, App};
 use crate::sources::Source;
+use crate::sources::calls::CallCounter;
 use crate::sources::secrets::SecretReader;
 use crate::telemetry::LogHandle;
 
@@ -40,6 +41,8 @@ pub struct Operator {
     pub lease: Option<LeaseConfig>,
     /// Analysis providers.
     pub sources: Arc<dyn Source>,
+    /// Counts live calls.
+    pub calls: Arc<dyn CallCounter>,
     /// Reads the Secrets of gates.
     pub secrets: Arc<dyn SecretReader>,
     /// Figures for Prometheus.
@@ -75,6 +78,7 @@ impl Operator {
             metrics: self.metrics.clone(),
             identity: self.identity,
             actions_verified: self.actions_verified,
+            calls: self.calls,
             ready: self.ready,
         };
         let context = Arc::new(AnalysisContext {

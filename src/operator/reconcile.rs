@@ -19,6 +19,7 @@ use super::backoff::Backoff;
 use super::clock::Clock;
 use super::gather;
 use super::leadership::Leadership;
+use super::live::LiveCalls;
 use super::memory::{ECHO, Memory, is_remembered};
 use super::stores::{Guarded, Stores};
 use super::urgency::{Urgency, Waiting};
@@ -43,7 +44,9 @@ pub struct Context {
     /// The client.
     pub client: Client,
     /// The caches.
-    pub stores: Stores,
+    pub stores: Arc<Stores>,
+    /// Live calls of pods.
+    pub live: LiveCalls,
     /// Whether this process may write.
     pub leadership: Leadership,
     /// The time.
@@ -145,7 +148,7 @@ impl Context {
         if self.is_behind(rollout) {
             return None;
         }
-        let seen = gather::gather(&self.stores, rollout, self.clock.now(), self.actions_verified);
+        let seen = gather::gather(&self.stores, &self.live, rollout, self.clock.now(), self.actions_verified);
         let plan = Plan::parse(&rollout.name_any(), &rollout.spec, &seen);
         let old = rollout.status.clone().unwrap_or_default();
         Some(decide(&gather::subject(rollout), &plan, &old, &seen))
@@ -206,6 +209,10 @@ impl Context {
             self.forget(rollout);
         } else {
             self.metrics.rollouts.observe(rollout);
+            self.metrics.calls.observe_cut(&rollout.namespace().unwrap_or_default(), &rollout.name_any(), &decision.status);
+        }
+        if rollout.spec.sessions.is_some() {
+            self.live.poke();
         }
         let wake = self.wake(&decision, unwritten);
         urgent.and(acted).map_err(|source| Error::Act { source, wake })?;
@@ -217,8 +224,8 @@ impl Context {
     /// while.
     fn may_wait(&self, rollout: &VoiceRollout, decision: &Decision) -> Option<Timestamp> {
         let (uid, now) = (rollout.uid().unwrap_or_default(), self.clock.now());
-        if decision.counts_only {
-            let until = self.memory.counts_until(&uid, now);
+        if let Some(wait) = decision.counts_only {
+            let until = self.memory.counts_until(&uid, now, wait);
             return (now < until).then_some(until);
         }
         self.memory.counts_written(&uid);
@@ -305,7 +312,9 @@ impl Context {
         self.replaced.lock().remove(&uid);
         self.backoff.reset(&uid);
         self.memory.forget(&uid);
-        self.metrics.rollouts.forget(&rollout.namespace().unwrap_or_default(), &rollout.name_any());
+        let (namespace, name) = (rollout.namespace().unwrap_or_default(), rollout.name_any());
+        self.metrics.rollouts.forget(&namespace, &name);
+        self.metrics.calls.forget(&namespace, &name);
     }
 
     /// Time until the decision asks to be looked at again. A little late rather than a little early: an early pass would

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 
 use super::cache::{Cache, Id, Writer, events, group};
 use super::kept::{
-    ActionKept, HOST, IstioKept, Names, OWNER, PodKept, ROLLOUT, RunKept, SERVICE, ServiceKept, SetKept, SliceKept, TemplateKept,
-    without_bookkeeping,
+    ActionKept, BUDGET, BudgetKept, HOST, IstioKept, Names, OWNER, PodKept, ROLLOUT, RunKept, SERVICE, ServiceKept, SetKept, SliceKept,
+    TemplateKept, without_bookkeeping,
 };
 use crate::api::{VoiceAnalysisRun, VoiceRollout};
 use crate::core::observe::ReplicaSetSeen;
@@ -64,6 +64,11 @@ impl Rollouts {
         self.names.of(&group(kind, namespace, name)).into_iter().map(|(id, _)| id).collect()
     }
 
+    /// All of them.
+    pub fn all(&self) -> Vec<Arc<Guarded<VoiceRollout>>> {
+        self.whole.iter().flat_map(Store::state).collect()
+    }
+
     async fn ready(&self) {
         // An error means that the watch has ended, which happens at shutdown only.
         let _ = future::join_all(self.whole.iter().map(Store::wait_until_ready)).await;
@@ -79,6 +84,8 @@ pub struct Stores {
     pub replica_sets: Cache<SetKept>,
     /// Pods that carry our label.
     pub pods: Cache<PodKept>,
+    /// PodDisruptionBudgets.
+    pub budgets: Cache<BudgetKept>,
     /// Services.
     pub services: Cache<ServiceKept>,
     /// EndpointSlices.
@@ -102,7 +109,7 @@ impl Stores {
     pub async fn ready(&self) {
         let parts = [
             ("rollouts", self.rollouts.ready().boxed()),
-            ("workloads", async { _ = tokio::join!(self.replica_sets.ready(), self.pods.ready()) }.boxed()),
+            ("workloads", async { _ = tokio::join!(self.replica_sets.ready(), self.pods.ready(), self.budgets.ready()) }.boxed()),
             ("services", async { _ = tokio::join!(self.services.ready(), self.slices.ready()) }.boxed()),
             ("istio", async { _ = tokio::join!(self.virtual_services.ready(), self.destination_rules.ready()) }.boxed()),
             ("analysis", self.analysis_ready().boxed()),
@@ -120,6 +127,16 @@ impl Stores {
     /// ReplicaSets of the rollout with this UID, by name.
     pub fn replica_sets_of(&self, namespace: &str, uid: &str) -> Vec<ReplicaSetSeen> {
         self.replica_sets.of(&group(OWNER, namespace, uid)).into_iter().filter_map(|(_, set)| set.seen.clone()).collect()
+    }
+
+    /// Pods that carry a rollout's label, by name.
+    pub fn pods_of(&self, namespace: &str, rollout: &str) -> Vec<(Id, Arc<PodKept>)> {
+        self.pods.of(&group(ROLLOUT, namespace, rollout))
+    }
+
+    /// PodDisruptionBudgets of a namespace, by name.
+    pub fn budgets_of(&self, namespace: &str) -> Vec<(Id, Arc<BudgetKept>)> {
+        self.budgets.of(&group(BUDGET, namespace, ""))
     }
 
     /// EndpointSlices of a Service.

@@ -7,6 +7,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::events::v1::Event as NewEvent;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -198,6 +199,7 @@ pub fn built_in() -> Vec<Resource> {
         replica_set,
         slice,
         lease,
+        Resource::built_in::<PodDisruptionBudget>(true).with_status(),
         Resource::built_in::<NewEvent>(true),
         Resource::istio("VirtualService", "virtualservices"),
         Resource::istio("DestinationRule", "destinationrules"),

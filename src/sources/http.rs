@@ -61,24 +61,39 @@ impl Http {
 
     /// Parses a URL and checks that it may be reached; gives the client for it.
     pub(super) async fn client(&self, what: &str, url: &str, tls: Option<&Tls>, vault: &Vault<'_>) -> Result<(Url, Client), SourceError> {
-        let url = Url::parse(url).map_err(|e| SourceError::new(format!("{what}: the URL is not valid: {e}")))?;
-        self.egress.check_url(&url).map_err(|e| SourceError::new(format!("{what}: {e}")))?;
+        let url = self.checked(what, url)?;
         let key = match tls {
             _ if url.scheme() == "http" => TlsKey::Plain,
             Some(tls) if tls.insecure_skip_verify => TlsKey::Unchecked,
             Some(Tls { ca: Some(ca), .. }) => TlsKey::Checked(Some(vault.read(ca).await?)),
             _ => TlsKey::Checked(None),
         };
+        self.kept(key).map(|client| (url, client)).map_err(|e| SourceError::new(format!("{what}: {e}")))
+    }
+
+    /// The client for plain HTTP, and the URL, if it may be reached.
+    pub(super) fn plain(&self, what: &str, url: &str) -> Result<(Url, Client), SourceError> {
+        let url = self.checked(what, url)?;
+        self.kept(TlsKey::Plain).map(|client| (url, client)).map_err(|e| SourceError::new(format!("{what}: {e}")))
+    }
+
+    fn checked(&self, what: &str, url: &str) -> Result<Url, SourceError> {
+        let url = Url::parse(url).map_err(|e| SourceError::new(format!("{what}: the URL is not valid: {e}")))?;
+        self.egress.check_url(&url).map_err(|e| SourceError::new(format!("{what}: {e}")))?;
+        Ok(url)
+    }
+
+    fn kept(&self, key: TlsKey) -> Result<Client, String> {
         if let Some(client) = self.clients.lock().get(&key) {
-            return Ok((url, client.clone()));
+            return Ok(client.clone());
         }
-        let client = self.build(&key).map_err(|e| SourceError::new(format!("{what}: {e}")))?;
+        let client = self.build(&key)?;
         let mut clients = self.clients.lock();
         if clients.len() >= MAX_CLIENTS {
             clients.clear();
         }
         clients.insert(key, client.clone());
-        Ok((url, client))
+        Ok(client)
     }
 
     fn build(&self, key: &TlsKey) -> Result<Client, String> {

@@ -1,5 +1,6 @@
 //! Analysis providers behind one contract: start, poll, cancel, on a measurement whose key is already persisted.
 
+pub mod calls;
 mod counters;
 pub mod egress;
 mod headers;

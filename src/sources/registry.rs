@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
+use super::calls::{self, CallCounter, Calls, CallsQuestion, Readings};
 use super::egress::Egress;
 use super::http::Http;
 use super::judge::Dialects;
@@ -32,13 +34,21 @@ pub struct Sources {
     secrets: Arc<dyn SecretReader>,
     logs: Arc<dyn LogReader>,
     dialects: Dialects,
+    slots: Semaphore,
 }
 
 impl Sources {
     /// Providers that read Secrets and pod logs with the given readers.
     pub fn new(config: SourcesConfig, secrets: Arc<dyn SecretReader>, logs: Arc<dyn LogReader>) -> Self {
         let SourcesConfig { egress, operator_namespace, user_agent } = config;
-        Self { http: Http::new(egress, user_agent), operator_namespace, secrets, logs, dialects: Dialects::default() }
+        Self {
+            http: Http::new(egress, user_agent),
+            operator_namespace,
+            secrets,
+            logs,
+            dialects: Dialects::default(),
+            slots: calls::slots(),
+        }
     }
 
     /// Has a judge's gate give a verdict on evidence that is given, as for cases whose answer is known.
@@ -127,6 +137,12 @@ fn seal(outcome: Result<Progress, SourceError>, vault: &Vault<'_>) -> Result<Pro
             Ok(Progress::Votes(judgement))
         }
         Ok(other) => Ok(other),
+    }
+}
+
+impl CallCounter for Sources {
+    fn count<'a>(&'a self, question: &'a CallsQuestion) -> BoxFuture<'a, Readings> {
+        Box::pin(async move { Calls { http: &self.http, secrets: &*self.secrets, slots: &self.slots }.count(question).await })
     }
 }
 

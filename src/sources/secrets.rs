@@ -30,6 +30,11 @@ impl<'a> Vault<'a> {
         Self { reader, namespace, known: Mutex::new(known) }
     }
 
+    /// A vault on `namespace` that knows nothing yet.
+    pub(super) fn empty(reader: &'a dyn SecretReader, namespace: &'a str) -> Self {
+        Self { reader, namespace, known: Mutex::default() }
+    }
+
     /// Reads and remembers a value. Line breaks around it, which `kubectl create --from-file` leaves, are dropped.
     pub(super) async fn read(&self, secret: &SecretKeyRef) -> Result<String, SourceError> {
         let value = self.reader.read(self.namespace, secret).await?;

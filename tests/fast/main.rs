@@ -3,6 +3,7 @@
 mod cluster;
 mod comparison;
 mod crash;
+mod drain;
 mod idle;
 mod judge_key;
 mod left;

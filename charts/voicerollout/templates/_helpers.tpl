@@ -66,7 +66,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
+  # patch: annotations of pods that carry calls and get no new ones
+  verbs: [get, list, watch, patch]
+- apiGroups: [policy]
+  # Keeps pods that carry calls from being evicted.
+  resources: [poddisruptionbudgets]
+  verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]

@@ -68,6 +68,7 @@ fn router(calls: Arc<Calls>) -> Router {
         .route("/ws", any(long_call))
         .route("/eval", get(eval).post(eval))
         .route("/metrics", get(metrics))
+        .route("/worker", get(worker))
         .layer(middleware::from_fn_with_state(calls.clone(), say_revision))
         .with_state(calls)
 }
@@ -136,6 +137,11 @@ fn knows(case: u64, pass_rate: f64) -> bool {
     #[allow(clippy::cast_precision_loss)] // case numbers are small
     let position = ((case + 1) as f64 * 0.618_033_988_749_894_9).fract();
     position < pass_rate
+}
+
+/// What a LiveKit worker says of itself, as far as a drain needs it.
+async fn worker(State(calls): State<Arc<Calls>>) -> Json<Value> {
+    Json(json!({"agent_name": "sample-agent", "active_jobs": calls.open()}))
 }
 
 async fn metrics(State(calls): State<Arc<Calls>>) -> impl IntoResponse {

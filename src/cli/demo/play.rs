@@ -82,6 +82,7 @@ pub async fn play(scenario: Scenario, speed: Option<f64>, paint: Paint, out: &mu
         identity: "voicerollout-0".into(),
         lease: None,
         sources: Arc::new(ScenarioSources::new(scenario.clone(), server.clone(), clock.clone()).counting(world.call_book())),
+        calls: Arc::new(world.call_book()),
         secrets: Arc::new(NoSecrets),
         metrics: Arc::new(Metrics::new()),
         actions_verified: true,

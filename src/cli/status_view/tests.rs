@@ -37,7 +37,7 @@ fn a_release_on_its_way() {
         "revisions": [
             {"hash": "6d5f8c", "number": 7, "role": "Canary", "replicas": 1, "ready": 1},
             {"hash": "5b7c9d", "number": 6, "role": "Stable", "replicas": 10, "ready": 10},
-            {"hash": "aa01", "number": 5, "role": "Draining", "replicas": 2, "ready": 2, "retiredAt": "2026-03-01T11:40:00Z"},
+            {"hash": "aa01", "number": 5, "role": "Draining", "replicas": 2, "ready": 2, "liveCalls": 17, "unreadPods": 1, "callsCut": 2, "retiredAt": "2026-03-01T11:40:00Z"},
         ],
         "decisions": [
             {"at": "2026-03-01T12:02:00Z", "revision": "6d5f8c", "decision": "NewRevision", "reason": "revision 7 is released"},

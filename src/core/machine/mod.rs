@@ -5,6 +5,7 @@
 
 mod actions;
 mod advance;
+mod draining;
 mod explain;
 mod gates;
 mod left;
@@ -17,6 +18,8 @@ mod weigh;
 
 #[cfg(test)]
 mod tests;
+
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
@@ -31,15 +34,22 @@ use crate::core::plan::Plan;
 pub use gates::values_of;
 
 /// Decisions that may come again and again at one step.
-const REPEATED: [&str; 3] = ["WeightApplied", "RoutesChangedByOthers", "CanaryUnavailable"];
+const REPEATED: [&str; 4] = ["WeightApplied", "RoutesChangedByOthers", "CanaryUnavailable", "CallsCut"];
+
+/// Longest time that numbers of pods alone wait to be written.
+pub const PODS_WAIT: Duration = Duration::from_secs(10);
+
+/// Longest time that numbers of live calls alone wait to be written.
+pub const CALLS_WAIT: Duration = Duration::from_secs(30);
 
 /// What [`decide`] found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
     /// What is true now; written before any of the intents is carried out.
     pub status: VoiceRolloutStatus,
-    /// It differs from the last one in numbers of pods alone, on which nothing rests: it may be written a little later.
-    pub counts_only: bool,
+    /// It differs from the last one in numbers of pods or live calls alone, on which nothing rests: it may be written this
+    /// much later.
+    pub counts_only: Option<Duration>,
     /// Intents that only take canary traffic away after an abort: carried out first, and even when the status
     /// cannot be written.
     pub urgent: Vec<Intent>,
@@ -73,7 +83,7 @@ pub fn decide(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen:
     }
     // A change of roles or an abort ended, and another revision waits for its turn: nobody else would wake us for it.
     let (mut second, _) = decide_once(subject, plan, &first.status, seen);
-    second.counts_only = false;
+    second.counts_only = None;
     second.events.splice(0..0, first.events);
     second
 }
@@ -82,6 +92,7 @@ pub fn decide(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen:
 fn decide_once(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen: &Observations) -> (Decision, bool) {
     let mut m = Machine::new(subject, plan, status, seen);
     m.note_revisions();
+    m.note_cut();
     if seen.deleting {
         m.take_leave();
     } else {
@@ -161,7 +172,7 @@ impl<'a> Machine<'a> {
         }
         self.leave_ticks_unwritten();
         let now = self.seen.now;
-        let counts_only = self.s != *self.old && without_counts(&self.s) == without_counts(self.old);
+        let counts_only = may_wait(self.old, &self.s);
         let wake_at = self.wakes.into_iter().filter(|t| *t > now).min();
         Decision { status: self.s, counts_only, urgent: self.urgent, intents: self.intents, events: self.events, wake_at }
     }
@@ -303,8 +314,28 @@ impl<'a> Machine<'a> {
     }
 }
 
-fn without_counts(status: &VoiceRolloutStatus) -> VoiceRolloutStatus {
+/// How long a status may stay unwritten that differs in numbers alone.
+fn may_wait(old: &VoiceRolloutStatus, new: &VoiceRolloutStatus) -> Option<Duration> {
+    if old == new {
+        return None;
+    }
+    let (old, new) = (without_calls(old), without_calls(new));
+    if old == new {
+        return Some(CALLS_WAIT);
+    }
+    (without_pods(old) == without_pods(new)).then_some(PODS_WAIT)
+}
+
+fn without_calls(status: &VoiceRolloutStatus) -> VoiceRolloutStatus {
     let mut status = status.clone();
+    status.live_calls = String::new();
+    for revision in &mut status.revisions {
+        (revision.live_calls, revision.unread_pods) = (None, 0);
+    }
+    status
+}
+
+fn without_pods(mut status: VoiceRolloutStatus) -> VoiceRolloutStatus {
     for revision in &mut status.revisions {
         (revision.replicas, revision.ready) = (0, 0);
     }

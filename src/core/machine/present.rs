@@ -4,12 +4,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::advance::DEADLINE_PREFIX;
 use super::{Machine, after};
-use crate::api::conditions::{self, AVAILABLE, HEALTHY, INVALID_SPEC, PROGRESSING, REFERENCES_RESOLVED, ROUTES_IN_SYNC};
+use crate::api::conditions::{
+    self, AVAILABLE, CALLS_READABLE, DRAINING, HEALTHY, INVALID_SPEC, PROGRESSING, REFERENCES_RESOLVED, ROUTES_IN_SYNC,
+};
 use crate::api::status::{NextAction, Phase};
 
 impl Machine<'_> {
     pub(super) fn present(&mut self) {
         self.assign_roles();
+        self.show_calls();
         self.s.observed_generation = self.subject.generation;
         self.s.step_display = self.step_text();
         self.s.false_abort_spent = self.spent();
@@ -135,6 +138,7 @@ impl Machine<'_> {
 
     fn set_conditions(&mut self, references: Option<String>) {
         let (now, generation) = (self.now(), self.subject.generation);
+        let (draining, readable) = (self.draining_text(), self.calls_readable());
         let mut all = std::mem::take(&mut self.s.conditions);
         let mut set = |type_: &str, status: bool, reason: &str, message: &str| {
             conditions::set(&mut all, now, generation, type_, status, reason, message);
@@ -161,6 +165,15 @@ impl Machine<'_> {
         let moving = matches!(phase, Phase::Initializing | Phase::Progressing | Phase::Promoting | Phase::Reverting);
         let reason = if late { "ProgressDeadlineExceeded".to_string() } else { format!("{phase:?}") };
         set(PROGRESSING, moving && !late, &reason, &self.s.message);
+        match draining {
+            Some(text) => set(DRAINING, true, "CallsMayBeLive", &text),
+            None => set(DRAINING, false, "NothingDrains", "no revision keeps pods for old calls"),
+        }
+        match readable {
+            Some(Ok(())) => set(CALLS_READABLE, true, "Read", "the live calls of every pod are known"),
+            Some(Err(why)) => set(CALLS_READABLE, false, "Unreadable", &why),
+            None => {}
+        }
         let drift = self.events.iter().find(|e| e.reason == "RoutesChangedByOthers").map(|e| e.note.clone());
         let settled = self.s.step.weight_since.is_some();
         let was_drift = self.old.conditions.iter().any(|c| c.type_ == ROUTES_IN_SYNC && c.status == "False");

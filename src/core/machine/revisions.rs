@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use super::{Machine, after};
+use super::Machine;
 use crate::api::status::{Grounds, Promotion, PromotionStage, RevisionStatus, Role};
 use crate::core::intent::Intent;
 use crate::core::observe::ArmSeen;
@@ -83,6 +83,7 @@ impl Machine<'_> {
                     revision.number = newest + 1;
                 }
                 revision.retired_at = None;
+                revision.overdue = false;
             }
             None => self.s.revisions.push(RevisionStatus { hash: target.clone(), number: newest + 1, ..RevisionStatus::default() }),
         }
@@ -152,20 +153,28 @@ impl Machine<'_> {
         let live = self.s.abort.is_none();
         let sets = self.seen.replica_sets.clone();
         for set in &sets {
+            // Pods it should have, and whether it gets new calls.
             let size = if Some(&set.hash) == stable.as_ref() {
-                Some(self.plan.replicas)
+                (self.plan.replicas, true)
             } else if set.hash == canary && live && self.blocked().is_none() {
                 // Pods that may carry calls stay until the release is over; they may be of an earlier attempt.
-                Some(self.canary_need().max(set.wanted))
+                (self.canary_need().max(set.wanted), true)
             } else {
-                self.drained(&set.hash).then_some(0)
+                (0, false)
             };
-            if let Some(replicas) = size.filter(|n| *n != set.wanted) {
+            let replicas = if size.0 >= set.wanted && size.1 {
+                self.unmark(&set.hash);
+                if set.wanted == 0 && size.0 > 0 && self.is_full(&set.hash) { 0 } else { size.0 }
+            } else {
+                self.shrunk(set, size.0, size.1)
+            };
+            if replicas != set.wanted {
                 self.intents.push(Intent::ScaleReplicaSet { name: set.name.clone(), replicas });
             }
         }
-        if self.seen.replica_set(&canary).is_none() && !canary.is_empty() && live && self.blocked().is_none() && canary == self.seen.target
-        {
+        self.keep_budgets();
+        let wanted = !canary.is_empty() && live && self.blocked().is_none() && canary == self.seen.target;
+        if wanted && self.seen.replica_set(&canary).is_none() && !self.is_full(&canary) {
             let number = self.revision(&canary).map_or(1, |r| r.number);
             self.intents.push(Intent::CreateReplicaSet { hash: canary, number, replicas: self.canary_need() });
         }
@@ -191,6 +200,7 @@ impl Machine<'_> {
             let current = Some(&revision.hash) == stable.as_ref() || in_use.contains(&revision.hash);
             if current || called(&revision.hash) {
                 revision.retired_at = None;
+                revision.overdue = false;
             } else if revision.retired_at.is_none()
                 && !left
                 && (clear || arm.as_ref() != Some(&revision.hash))
@@ -200,17 +210,6 @@ impl Machine<'_> {
                 revision.keep_seconds = if revision.was_stable && !revision.aborted { beaten } else { failed };
             }
         }
-    }
-
-    /// A retired revision has waited long enough: without a count of live calls every pod may carry one until
-    /// `drain.maxDrain`, and the scale-down delays are minimums.
-    fn drained(&mut self, hash: &str) -> bool {
-        let Some(revision) = self.revision(hash) else { return false };
-        let Some(retired) = revision.retired_at.clone() else { return false };
-        let keep = std::time::Duration::from_secs(u64::try_from(revision.keep_seconds).unwrap_or(0));
-        let busy = revision.replicas > 0;
-        let at = after(&retired, keep.max(self.plan.max_drain));
-        if busy { self.due(at) } else { self.now() >= at }
     }
 
     fn forget_history(&mut self) {

@@ -34,6 +34,7 @@ fn what_decisions_rest_on_is_kept() {
 
     let pod = PodKept::keep(&serde_json::from_value(json!({"metadata": meta()})).unwrap());
     assert_eq!((pod.rollout.as_deref(), pod.revision.as_deref()), (Some("r"), Some("h")));
+    assert!(pod.never_ran && !pod.ready && pod.groups("n") == ["rollout/n/r"]);
 
     let spec = json!({"selector": {"app": "a"}, "clusterIP": "10.0.0.7", "ports": [{"port": 80}]});
     let service = ServiceKept::keep(&serde_json::from_value(json!({"metadata": meta(), "spec": spec})).unwrap());
@@ -188,4 +189,58 @@ fn a_rollout_is_found_by_what_it_names() {
     let mut broken = rollout;
     broken["spec"]["selector"] = 1.into();
     assert!(Names::keep(&serde_json::from_value(broken).unwrap()).groups("n").is_empty());
+}
+
+fn pod(phase: &str, states: &[(Value, i32)], change: impl FnOnce(&mut Value)) -> PodKept {
+    let one = |(state, restarts): &(Value, i32)| json!({"name": "c", "image": "", "imageID": "", "ready": true, "restartCount": restarts, "state": state});
+    let containers: Vec<Value> = states.iter().map(one).collect();
+    let mut metadata = meta();
+    metadata["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r-h", "uid": "set", "controller": true}]);
+    let conditions = json!([{"type": "Ready", "status": "True"}]);
+    let status = json!({"phase": phase, "podIP": "10.1.2.3", "conditions": conditions, "containerStatuses": containers});
+    let mut pod = json!({"metadata": metadata, "spec": {"containers": []}, "status": status});
+    change(&mut pod);
+    PodKept::keep(&serde_json::from_value(pod).unwrap())
+}
+
+#[test]
+fn how_a_pod_lives_and_ends_is_kept() {
+    let running = || (json!({"running": {}}), 0);
+    let ended = |code: i32| (json!({"terminated": {"exitCode": code}}), 0);
+    let waiting = || (json!({"waiting": {}}), 0);
+    let alive = pod("Running", &[running(), (json!({"running": {}}), 2)], |_| ());
+    assert_eq!((alive.ready, alive.never_ran, alive.ip, &*alive.set), (true, false, Some("10.1.2.3".parse().unwrap()), "r-h"));
+    assert_eq!(alive.facts, PodFacts { ending: false, restarts: 2, ended_well: false });
+    assert!(pod("Pending", &[waiting()], |_| ()).never_ran);
+    assert!(!pod("Pending", &[running()], |_| ()).never_ran, "a second container still waits; the first may talk");
+    assert!(!pod("Running", &[waiting()], |_| ()).never_ran, "it crashed, and was reached before");
+    assert!(pod("Running", &[ended(0), ended(0)], |_| ()).facts.ended_well);
+    for states in [vec![ended(0), ended(137)], vec![ended(0), running()], vec![]] {
+        assert!(!pod("Running", &states, |_| ()).facts.ended_well);
+    }
+    assert!(pod("Running", &[running()], |p| p["metadata"]["deletionTimestamp"] = json!("2026-01-01T10:00:00Z")).facts.ending);
+    assert!(pod("Failed", &[ended(1)], |_| ()).facts.ending);
+}
+
+#[test]
+fn marks_and_costs_are_read_back() {
+    let marked = |mark: &str, cost: &str| {
+        pod("Running", &[], |p| p["metadata"]["annotations"] = json!({MARK_ANNOTATION: mark, COST_ANNOTATION: cost}))
+    };
+    let busy = marked("busy", "1000");
+    assert_eq!((busy.mark, busy.cost), (Some(Mark::Busy), 1000));
+    assert_eq!((marked("idle", "-5").mark, marked("idle", "-5").cost, marked("idle", "much").cost), (Some(Mark::Idle), -5, 0));
+    assert_eq!((pod("Running", &[], |_| ()).mark, pod("Running", &[], |_| ()).cost), (None, 0));
+}
+
+#[test]
+fn a_budget_is_about_the_pods_that_it_selects() {
+    let budget = |spec: Value| BudgetKept::keep(&serde_json::from_value(json!({"metadata": meta(), "spec": spec})).unwrap());
+    let labels = BTreeMap::from([("app".to_string(), "agent".to_string()), ("track".to_string(), "x".to_string())]);
+    assert!(budget(json!({"selector": {"matchLabels": {"app": "agent"}}})).covers(&labels));
+    assert!(!budget(json!({"selector": {"matchLabels": {"app": "other"}}})).covers(&labels));
+    let among = json!({"selector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["agent", "b"]}]}});
+    assert!(budget(among).covers(&labels));
+    assert!(budget(json!({"selector": {}})).covers(&labels), "an empty selector is about all pods");
+    assert!(!budget(json!({})).covers(&labels), "none is about no pod");
 }

@@ -21,10 +21,13 @@ use voicerollout::operator::clock::Clock;
 use voicerollout::operator::process::Operator;
 use voicerollout::sim::SimServer;
 use voicerollout::sim::world::{Callers, World, WorldConfig};
+use voicerollout::sources::calls::CallCounter;
 use voicerollout::sources::secrets::SecretReader;
 use voicerollout::sources::{Source, SourceError};
 
+pub mod gauges;
 pub mod script;
+use gauges::Gauges;
 use script::Script;
 
 /// A small agent with its Services and route; steps without gates.
@@ -183,6 +186,10 @@ pub struct Cluster {
     pub world: World,
     pub clock: Clock,
     pub client: Client,
+    /// Figures of the operator that runs.
+    pub metrics: Arc<Metrics>,
+    /// Gauges of live calls of the pods.
+    pub gauges: Arc<Gauges>,
     sources: Arc<dyn Source>,
     stop: watch::Sender<bool>,
     operator: JoinHandle<()>,
@@ -210,12 +217,19 @@ impl Cluster {
         let world = World::start(server.clone(), clock.clone(), config).await;
         let client = server.client_as("tester");
         let sources: Arc<dyn Source> = sources(&server, &world, &clock);
-        let (stop, operator) = Self::operator(&server, &clock, sources.clone()).await;
-        Self { server, world, clock, client, sources, stop, operator }
+        let (gauges, metrics) = (Arc::new(Gauges::of(world.call_book())), Arc::new(Metrics::new()));
+        let (stop, operator) = Self::operator(&server, &clock, sources.clone(), gauges.clone(), metrics.clone()).await;
+        Self { server, world, clock, client, metrics, gauges, sources, stop, operator }
     }
 
     /// Starts an operator and waits until its caches are filled.
-    pub async fn operator(server: &SimServer, clock: &Clock, sources: Arc<dyn Source>) -> (watch::Sender<bool>, JoinHandle<()>) {
+    async fn operator(
+        server: &SimServer,
+        clock: &Clock,
+        sources: Arc<dyn Source>,
+        calls: Arc<dyn CallCounter>,
+        metrics: Arc<Metrics>,
+    ) -> (watch::Sender<bool>, JoinHandle<()>) {
         let (stop, stopped) = watch::channel(false);
         let (ready, mut is_ready) = watch::channel(false);
         let operator = Operator {
@@ -226,8 +240,9 @@ impl Cluster {
             identity: "operator-0".into(),
             lease: None,
             sources,
+            calls,
             secrets: Arc::new(NoSecrets),
-            metrics: Arc::new(Metrics::new()),
+            metrics,
             actions_verified: true,
             ready,
         };
@@ -253,7 +268,12 @@ impl Cluster {
 
     /// Changes the image of a rollout's first container.
     pub async fn set_image(&self, name: &str, image: &str) {
-        let patch = json!([{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": image}]);
+        let path = "/spec/template/spec/containers/0/image";
+        self.edit(name, json!([{"op": "replace", "path": path, "value": image}])).await;
+    }
+
+    /// Edits a rollout by a JSON patch.
+    pub async fn edit(&self, name: &str, patch: serde_json::Value) {
         let patch: json_patch::Patch = serde_json::from_value(patch).expect("a patch");
         self.rollouts().patch(name, &PatchParams::default(), &Patch::Json::<()>(patch)).await.expect("patched");
     }
@@ -331,7 +351,9 @@ impl Cluster {
     pub async fn restart_operator(&mut self) {
         self.operator.abort();
         let _ = (&mut self.operator).await;
-        (self.stop, self.operator) = Self::operator(&self.server, &self.clock, self.sources.clone()).await;
+        self.metrics = Arc::new(Metrics::new());
+        (self.stop, self.operator) =
+            Self::operator(&self.server, &self.clock, self.sources.clone(), self.gauges.clone(), self.metrics.clone()).await;
     }
 }
 

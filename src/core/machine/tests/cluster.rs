@@ -9,9 +9,10 @@ use super::world::{Say, World, route_seen};
 use crate::api::VoiceAnalysisRunSpec;
 use crate::api::analysis::{Gate, Mode, OnError, OnFail, OnInconclusive};
 use crate::api::run::{Consequence, GateStatus, RunKind, RunPhase, Verdict};
+use crate::core::drain::BUSY_COST;
 use crate::core::gates::{gates_hash, spec_hash};
 use crate::core::intent::{Arm, Intent};
-use crate::core::observe::{ArmSeen, Observations, ReplicaSetSeen, RouteSeen, RunSeen};
+use crate::core::observe::{ArmSeen, BudgetSeen, Mark, Observations, ReplicaSetSeen, RouteSeen, RunSeen};
 use crate::core::route::Direction;
 
 impl World {
@@ -33,6 +34,18 @@ impl World {
                 }
             }
             Intent::DeleteReplicaSet { name } => self.seen.replica_sets.retain(|s| &s.name != name),
+            Intent::MarkPod { name, mark } => {
+                for agent in self.agents.iter_mut().filter(|a| a.name == *name) {
+                    (agent.mark, agent.cost) = (*mark, if *mark == Some(Mark::Busy) { BUSY_COST } else { 0 });
+                }
+                self.see_pods();
+            }
+            Intent::CreateBudget { name, hash } => {
+                if !self.seen.budgets.iter().any(|b| b.name == *name) {
+                    self.seen.budgets.push(BudgetSeen { name: name.clone(), ours: true, covers: vec![hash.clone()] });
+                }
+            }
+            Intent::DeleteBudget { name } => self.seen.budgets.retain(|b| b.name != *name),
             Intent::PointArm { arm, hash } => {
                 let arm = if *arm == Arm::Stable { &mut self.seen.stable_arm } else { &mut self.seen.canary_arm };
                 if arm.problem.is_none() {
@@ -121,6 +134,8 @@ impl World {
         self.note_callers();
         self.seen.now = self.seen.now.max(at);
         self.move_cluster();
+        self.follow_sets();
+        self.read_pods();
         self.measure();
         self.note_callers();
     }
@@ -182,15 +197,22 @@ impl World {
     /// Remembers who may get calls now.
     fn note_callers(&mut self) {
         let now = self.seen.now;
+        for hash in self.open_revisions() {
+            self.last_traffic.insert(hash, now);
+        }
+    }
+
+    /// Revisions that may get calls now.
+    pub(super) fn open_revisions(&self) -> Vec<String> {
         let canary = self.seen.applied_weight().max(i32::from(self.owes()));
         let weights = self.seen.routes.iter().filter_map(|r| r.weights.as_ref().ok()).flatten();
         let to_stable = weights.map(|w| w.stable).max().unwrap_or(0) > 0;
         let arms = [(&self.seen.stable_arm, to_stable), (&self.seen.canary_arm, canary > 0)];
-        for (arm, open) in arms {
-            for hash in arm.ready.iter().filter(|(_, n)| open && **n > 0).map(|(h, _)| h) {
-                self.last_traffic.insert(hash.clone(), now);
-            }
-        }
+        let ready = |(arm, open): (&'_ ArmSeen, bool)| {
+            let ready: Vec<String> = arm.ready.iter().filter(|(_, n)| open && **n > 0).map(|(h, _)| h.clone()).collect();
+            ready
+        };
+        arms.into_iter().flat_map(ready).collect()
     }
 
     fn measure(&mut self) {

@@ -303,6 +303,10 @@ fn pods_with_calls_stay(w: &World, pass: &Pass) -> Check {
             _ => continue,
         };
         let Some(set) = pass.seen.replica_sets.iter().find(|r| &r.name == name) else { continue };
+        if pass.plan.counted {
+            counted_pods_stay(w, pass, set, n)?;
+            continue;
+        }
         if n >= set.exist.max(set.wanted) || after(pass).stable_revision.as_ref() == Some(&set.hash) {
             continue;
         }
@@ -313,6 +317,21 @@ fn pods_with_calls_stay(w: &World, pass: &Pass) -> Check {
         ensure(idle >= least, || format!("I6: {name} from {} to {n}, {idle:?} after its last call", set.wanted))?;
     }
     Ok(())
+}
+
+/// I6, where live calls are counted: the pods that a ReplicaSet would give up carry none, or it is late enough.
+fn counted_pods_stay(w: &World, pass: &Pass, set: &crate::core::observe::ReplicaSetSeen, n: i32) -> Check {
+    let last = w.last_traffic.get(&set.hash).copied();
+    let revision = after(pass).revisions.iter().find(|r| r.hash == set.hash);
+    let since = revision.and_then(|r| r.shrinking_since.as_ref()).map(|t| t.0).or(last);
+    let waited = since.map_or(SignedDuration::MAX, |t| pass.seen.now.duration_since(t));
+    if waited >= SignedDuration::try_from(pass.plan.max_drain).unwrap() - SignedDuration::from_secs(1) {
+        return Ok(());
+    }
+    let mut pods: Vec<_> = w.agents.iter().filter(|a| a.hash == set.hash).collect();
+    pods.sort_by_key(|a| (!a.ready, -a.cost));
+    let lost = pods.iter().skip(usize::try_from(n).unwrap_or(0)).find(|a| a.calls > 0 || !a.readable);
+    ensure(lost.is_none(), || format!("I6: {} to {n} would end {lost:?}", set.name))
 }
 
 /// A route that was given canary traffic is forgotten when it is seen without, or is not ours any more.

@@ -3,11 +3,13 @@
 mod cluster;
 mod events;
 mod explanations;
+mod pods;
 mod specs;
 mod world;
 
 mod aborts;
 mod counts;
+mod drains;
 mod edits;
 mod faults;
 mod invariants;

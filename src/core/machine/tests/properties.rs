@@ -27,7 +27,7 @@ fn comes_to_rest(story: &mut Story) -> Result<(), String> {
         let decision = w.decide();
         let rest = matches!(w.status.phase, Phase::Healthy | Phase::Paused | Phase::Degraded);
         if rest && decision.wake_at.is_none() && decision.intents.is_empty() && decision.urgent.is_empty() && decision.events.is_empty() {
-            let same = decision.counts_only || super::world::stored(&decision.status) == w.status;
+            let same = decision.counts_only.is_some() || super::world::stored(&decision.status) == w.status;
             return if w.owes() {
                 Err(format!("at rest with canary traffic on a route that is not named\n{}", w.describe()))
             } else if same {

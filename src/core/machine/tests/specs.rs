@@ -149,7 +149,9 @@ pub fn spec(steps: Option<Vec<Step>>, background: Option<Analysis>) -> VoiceRoll
         steps,
         false_abort: 0.01,
         analysis: background,
+        sessions: None,
         drain: Default::default(),
+        max_live_revisions: 3,
         scale_down_delay: seconds(30),
         abort_scale_down_delay: seconds(30),
     }

@@ -6,10 +6,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use super::super::{Decision, Subject, decide};
+use super::pods::{Agent, Gone};
 use super::specs::{SET, hash, template};
 use crate::api::action::Verb;
 use crate::api::analysis::Gate;
-use crate::api::status::{ManagedRoute, Phase};
+use crate::api::status::{ManagedRoute, Phase, Role};
 use crate::api::{VoiceRolloutSpec, VoiceRolloutStatus};
 use crate::core::intent::Intent;
 use crate::core::managed::is_named;
@@ -74,6 +75,11 @@ pub struct World {
     pub lazy: bool,
     /// VirtualServices that the spec does not name any more.
     pub dropped: Vec<RouteSeen>,
+    /// Pods, where live calls are counted.
+    pub agents: Vec<Agent>,
+    /// Pods that are gone.
+    pub gone_pods: Vec<Gone>,
+    pub(super) pods_made: usize,
     /// The finalizer was taken off.
     pub gone: bool,
     pub(super) next_measurement: BTreeMap<String, Timestamp>,
@@ -109,6 +115,9 @@ impl World {
             target: revision_hash(&spec.template),
             rollout: Value::Null,
             replica_sets: vec![],
+            pods: vec![],
+            cut: vec![],
+            budgets: vec![],
             stable_arm: arm("agent-stable"),
             canary_arm: arm("agent-canary"),
             routes: vec![route_seen("agent", 0)],
@@ -134,6 +143,9 @@ impl World {
             last_traffic: BTreeMap::new(),
             lazy: false,
             dropped: vec![],
+            agents: vec![],
+            gone_pods: vec![],
+            pods_made: 0,
             gone: false,
             next_measurement: BTreeMap::new(),
             gates_of: BTreeMap::new(),
@@ -227,7 +239,7 @@ impl World {
             self.carry_out(intent, &seen);
         }
         if luck != Luck::Conflict {
-            if !(self.lazy && decision.counts_only) {
+            if !(self.lazy && decision.counts_only.is_some()) {
                 self.status = stored(&decision.status);
             }
             let n = if let Luck::DiesAfter(n) = luck { n } else { usize::MAX };
@@ -261,6 +273,8 @@ impl World {
             || self.seen.runs != seen.runs
             || self.seen.finalizer != seen.finalizer
             || self.seen.replica_sets != seen.replica_sets
+            || self.seen.pods != seen.pods
+            || self.seen.budgets != seen.budgets
             || self.seen.stable_arm != seen.stable_arm
             || self.seen.canary_arm != seen.canary_arm
     }
@@ -269,8 +283,14 @@ impl World {
     pub fn wait_for_news(&mut self, wake_at: Option<Timestamp>, end: Timestamp) {
         let second = self.seen.now.checked_add(SignedDuration::from_secs(1)).unwrap();
         let next = if self.moving() { Some(second) } else { self.next_news() };
-        let at = [next, wake_at].into_iter().flatten().min().unwrap_or(end).min(end);
+        // Gauges are read every five seconds.
+        let gauge = self.spec.sessions.is_some().then(|| self.later(5));
+        let at = [next, wake_at, gauge.filter(|_| self.drains())].into_iter().flatten().min().unwrap_or(end).min(end);
         self.advance_to(at);
+    }
+
+    fn drains(&self) -> bool {
+        self.status.revisions.iter().any(|r| r.role == Role::Draining || r.shrinking_since.is_some())
     }
 
     /// Reconciles until `done`; panics after an hour of the world's time, or without end.

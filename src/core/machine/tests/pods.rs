@@ -1,0 +1,127 @@
+//! Pods of the world, and the calls they carry. What is true is here; what is seen comes from readings.
+
+use jiff::Timestamp;
+
+use super::world::World;
+use crate::core::live::{Ledger, PodFacts};
+use crate::core::observe::{CutSeen, Mark, PodSeen, ReplicaSetSeen};
+
+/// A pod as it is.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    pub name: String,
+    pub hash: String,
+    pub calls: u64,
+    pub ready: bool,
+    /// Its gauge answers.
+    pub readable: bool,
+    pub cost: i64,
+    pub mark: Option<Mark>,
+    pub ledger: Ledger,
+}
+
+/// A pod that is gone.
+#[derive(Clone, Debug)]
+pub struct Gone {
+    pub name: String,
+    pub hash: String,
+    /// Calls it carried.
+    pub calls: u64,
+    pub ledger: Ledger,
+}
+
+impl World {
+    /// Pods follow the sizes of their ReplicaSets, as the ReplicaSet controller does it.
+    pub(super) fn follow_sets(&mut self) {
+        if self.spec.sessions.is_none() {
+            return;
+        }
+        let sets = self.seen.replica_sets.clone();
+        for set in &sets {
+            self.follow_set(set);
+        }
+        let (there, orphans): (Vec<Agent>, Vec<Agent>) =
+            std::mem::take(&mut self.agents).into_iter().partition(|a| sets.iter().any(|s| s.hash == a.hash));
+        self.agents = there;
+        self.gone_pods.extend(orphans.into_iter().map(Agent::end));
+    }
+
+    fn follow_set(&mut self, set: &ReplicaSetSeen) {
+        let exist = usize::try_from(set.exist).unwrap_or(0);
+        let mut of: Vec<Agent> = self.agents.extract_if(.., |a| a.hash == set.hash).collect();
+        // The order in which a ReplicaSet gives pods up; the newest of equals first.
+        of.sort_by_key(|a| (!a.ready, -a.cost));
+        for agent in of.drain(exist.min(of.len())..).collect::<Vec<_>>() {
+            self.gone_pods.push(agent.end());
+        }
+        while of.len() < exist {
+            self.pods_made += 1;
+            let (name, uid) = (format!("{}-{}", set.hash, self.pods_made), format!("pod-{}", self.pods_made));
+            let ledger = Ledger::new(&uid, &set.hash, PodFacts::default());
+            of.push(Agent { name, hash: set.hash.clone(), calls: 0, ready: true, readable: true, cost: 0, mark: None, ledger });
+        }
+        self.agents.extend(of);
+    }
+
+    /// Reads the gauges; what is seen follows.
+    pub fn read_pods(&mut self) {
+        let now = self.seen.now;
+        for agent in &mut self.agents {
+            agent.ledger.read(now, if agent.readable { Ok(agent.calls) } else { Err("no answer".into()) });
+        }
+        self.see_pods();
+    }
+
+    /// What is seen of the pods, by the last readings.
+    pub(super) fn see_pods(&mut self) {
+        let mut pods: Vec<PodSeen> = self.agents.iter().map(Agent::seen).collect();
+        pods.sort_by(|a, b| a.name.cmp(&b.name));
+        self.seen.pods = pods;
+        let cut = |g: &Gone| CutSeen { id: g.ledger.uid.clone(), pod: g.name.clone(), hash: g.hash.clone(), calls: g.ledger.cut_at_end() };
+        self.seen.cut = self.gone_pods.iter().map(cut).filter(|c| c.calls > 0).collect();
+    }
+
+    /// A call comes in, on one of the pods that get new calls.
+    pub fn call(&mut self, dice: usize) {
+        let open = self.open_revisions();
+        let mut ready: Vec<&mut Agent> = self.agents.iter_mut().filter(|a| a.ready && open.contains(&a.hash)).collect();
+        if !ready.is_empty() {
+            let n = dice % ready.len();
+            ready[n].calls += 1;
+        }
+    }
+
+    /// Somebody hangs up.
+    pub fn hang_up(&mut self, dice: usize) {
+        let mut talking: Vec<&mut Agent> = self.agents.iter_mut().filter(|a| a.calls > 0).collect();
+        if !talking.is_empty() {
+            let n = dice % talking.len();
+            talking[n].calls -= 1;
+        }
+    }
+
+    pub fn calls_of(&self, hash: &str) -> u64 {
+        self.agents.iter().filter(|a| a.hash == hash).map(|a| a.calls).sum()
+    }
+}
+
+impl Agent {
+    fn seen(&self) -> PodSeen {
+        PodSeen {
+            name: self.name.clone(),
+            hash: self.hash.clone(),
+            ready: self.ready,
+            never_ran: false,
+            ending: false,
+            calls: self.ledger.known(),
+            idle_since: self.ledger.idle_since(Timestamp::MIN),
+            unread: self.ledger.problem().map(String::from),
+            cost: self.cost,
+            mark: self.mark,
+        }
+    }
+
+    fn end(self) -> Gone {
+        Gone { name: self.name, hash: self.hash, calls: self.calls, ledger: self.ledger }
+    }
+}

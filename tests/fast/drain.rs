@@ -1,0 +1,119 @@
+//! Live calls over promotions, aborts, new versions, smaller sizes and restarts, in virtual time: none is cut before
+//! `drain.maxDrain`, and those that are cut are counted.
+
+use std::time::Duration;
+
+use serde_json::json;
+use voicerollout::api::VoiceRolloutStatus;
+use voicerollout::api::status::{Phase, Role};
+use voicerollout::sim::world::{Callers, WorldConfig};
+
+use crate::cluster::script::Script;
+use crate::cluster::{AGENT, Cluster};
+
+/// Reads live calls as a LiveKit worker tells them.
+const SESSIONS: &str = "  sessions: {activeCalls: {http: {}}, interval: 5s}\n";
+
+fn agent(drain: &str) -> String {
+    let (head, steps) = AGENT.split_once("  steps:").expect("steps");
+    format!("{head}{SESSIONS}  drain: {drain}\n  steps:{steps}")
+}
+
+fn callers(every: u64, shortest: u64, longest: u64) -> WorldConfig {
+    let seconds = Duration::from_secs;
+    let callers = Callers { every: seconds(every), shortest: seconds(shortest), longest: seconds(longest) };
+    WorldConfig { callers: Some(callers), ..WorldConfig::default() }
+}
+
+async fn deployed(drain: &str, config: WorldConfig) -> Cluster {
+    let cluster = Cluster::start_with(&Script::good(), config).await;
+    cluster.apply(&agent(drain)).await;
+    cluster.wait_phase("agent", Phase::Healthy).await;
+    cluster
+}
+
+fn cut(cluster: &Cluster) -> u64 {
+    cluster.world.calls().values().map(|c| c.cut).sum()
+}
+
+fn told_cut(status: &VoiceRolloutStatus) -> i64 {
+    status.revisions.iter().map(|r| r.calls_cut).sum()
+}
+
+fn draining(status: &VoiceRolloutStatus) -> usize {
+    status.revisions.iter().filter(|r| r.role == Role::Draining).count()
+}
+
+async fn promoted(cluster: &Cluster, image: &str) -> VoiceRolloutStatus {
+    let before = cluster.status("agent").await.stable_revision;
+    cluster.set_image("agent", image).await;
+    cluster.wait("agent", "promoted", |s| s.phase == Phase::Healthy && s.stable_revision != before).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_call_is_cut_by_promotions_aborts_new_versions_smaller_sizes_and_restarts() {
+    let mut cluster = deployed("{zeroFor: 10s}", callers(6, 20, 240)).await;
+    let status = promoted(&cluster, "agent:v2").await;
+    assert_eq!(draining(&status), 1, "calls of version 1 go on: {status:#?}");
+    cluster.set_image("agent", "agent:v3").await;
+    cluster.wait("agent", "at 25 %", |s| s.weights.applied == 25).await;
+    cluster.act("agent", "abort").await;
+    cluster.wait_phase("agent", Phase::Degraded).await;
+    cluster.restart_operator().await;
+    cluster.act("agent", "retry").await;
+    cluster.wait("agent", "at 50 %", |s| s.weights.applied == 50).await;
+    // Another version in the middle of it.
+    let status = promoted(&cluster, "agent:v4").await;
+    assert!(status.live_calls.contains('v'), "{status:#?}");
+    cluster.edit("agent", json!([{"op": "replace", "path": "/spec/replicas", "value": 2}])).await;
+    cluster.restart_operator().await;
+    let done = cluster.wait("agent", "drained", |s| draining(s) == 0 && s.replicas == 2).await;
+    assert_eq!((cut(&cluster), told_cut(&done)), (0, 0), "{:?}", cluster.world.calls());
+    assert!(cluster.world.violations().is_empty(), "{:?}", cluster.world.violations());
+    assert_eq!(cluster.server.peek_all("poddisruptionbudgets", Some("voice")).len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_outlive_max_drain_are_cut_and_counted_exactly() {
+    let cluster = deployed("{maxDrain: 2m, zeroFor: 10s}", callers(6, 600, 900)).await;
+    let status = promoted(&cluster, "agent:v2").await;
+    assert_eq!(draining(&status), 1);
+    let done = cluster.wait("agent", "drained", |s| draining(s) == 0 && told_cut(s) > 0).await;
+    let cut = cut(&cluster);
+    assert!(cut > 0);
+    assert_eq!(u64::try_from(told_cut(&done)).unwrap(), cut, "{done:#?}");
+    let text = cluster.metrics.encode().unwrap();
+    assert!(text.contains(&format!("voicerollout_calls_cut_total{{namespace=\"voice\",rollout=\"agent\"}} {cut}\n")), "{text}");
+    let records: Vec<&str> = done.decisions.iter().map(|d| d.decision.as_str()).collect();
+    assert!(records.contains(&"DrainOverdue") && records.contains(&"CallsCut"), "{records:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_whose_gauge_disappears_stay_until_it_is_back() {
+    let cluster = deployed("{zeroFor: 10s}", callers(6, 20, 60)).await;
+    let status = promoted(&cluster, "agent:v2").await;
+    let old = status.revisions.iter().find(|r| r.role == Role::Draining).unwrap().hash.clone();
+    cluster.gauges.silence(Some(&old));
+    tokio::time::sleep(Duration::from_secs(1800)).await;
+    let status = cluster.status("agent").await;
+    let revision = status.revisions.iter().find(|r| r.hash == old).unwrap();
+    assert_eq!((revision.role, revision.unread_pods > 0), (Role::Draining, true), "{status:#?}");
+    let readable = status.conditions.iter().find(|c| c.type_ == "CallsReadable").unwrap();
+    assert!(readable.status == "False" && readable.message.contains("no answer"), "{readable:?}");
+    cluster.gauges.silence(None);
+    cluster.wait("agent", "drained", |s| draining(s) == 0).await;
+    assert_eq!(cut(&cluster), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_revisions_live_at_once_and_a_fourth_waits() {
+    let cluster = deployed("{zeroFor: 10s}", callers(6, 1200, 2400)).await;
+    promoted(&cluster, "agent:v2").await;
+    promoted(&cluster, "agent:v3").await;
+    cluster.set_image("agent", "agent:v4").await;
+    let waits = cluster.wait("agent", "full", |s| s.waiting_for.contains("maxLiveRevisions")).await;
+    assert_eq!(waits.revisions.iter().filter(|r| r.replicas > 0).count(), 3, "{waits:#?}");
+    let done = cluster.wait("agent", "promoted", |s| s.phase == Phase::Healthy).await;
+    cluster.wait("agent", "drained", |s| draining(s) == 0).await;
+    assert_eq!((cut(&cluster), told_cut(&done)), (0, 0));
+}
