@@ -79,6 +79,9 @@ pub struct VoiceRolloutSpec {
     #[serde(default = "default_false_abort")]
     #[schemars(range(min = 0.0, max = 0.5))]
     pub false_abort: f64,
+    /// What becomes of what the preflight finds: things that would cut live calls though every gate passes.
+    #[serde(default)]
+    pub preflight: Preflight,
     /// How the losing revision of a promotion or an abort goes away.
     #[serde(default)]
     pub drain: Drain,
@@ -131,6 +134,16 @@ pub enum OnDeadline {
     /// Say so in the conditions and go on waiting.
     #[default]
     Report,
+}
+
+/// See [`VoiceRolloutSpec::preflight`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Preflight {
+    /// Say so in the condition `Preflight` and go on.
+    #[default]
+    Warn,
+    /// Do not raise the canary's weight while anything is found.
+    Enforce,
 }
 
 /// The losing revision of a promotion or an abort.

@@ -18,6 +18,7 @@ use crate::api::run::{GateStatus, Memory, RunPhase};
 use crate::api::{ClusterVoiceAnalysisTemplate, VoiceAnalysisRun, VoiceAnalysisTemplate, VoiceRollout, VoiceRolloutAction};
 use crate::core::gates::{gates_hash, spec_hash};
 use crate::core::observe::{ActionSeen, ReplicaSetSeen, RunSeen};
+use crate::core::preflight::{self, Keeper, Sidecar, UNMANAGED_ROUTES_ANNOTATION};
 use crate::core::resolve::TemplateContent;
 
 /// A copy of the whole manifest that kubectl leaves behind.
@@ -129,33 +130,43 @@ fn replica_set_seen(set: &ReplicaSet) -> Option<ReplicaSetSeen> {
     })
 }
 
-/// A pod's labels.
+/// A pod's labels, and its sidecar.
 pub struct PodKept {
     /// Its rollout.
     pub rollout: Option<String>,
     /// Its revision.
     pub revision: Option<String>,
+    /// The proxy that was injected into it.
+    pub sidecar: Sidecar,
 }
 
 impl PodKept {
     /// Of a pod.
     pub fn keep(pod: &PartialObjectMeta<Pod>) -> Self {
-        Self { rollout: label(pod, ROLLOUT_LABEL), revision: label(pod, REVISION_LABEL) }
+        let sidecar = Sidecar::of_pod(pod.annotations());
+        Self { rollout: label(pod, ROLLOUT_LABEL), revision: label(pod, REVISION_LABEL), sidecar }
     }
 }
 
-impl Kept for PodKept {}
+impl Kept for PodKept {
+    fn groups(&self, namespace: &str) -> Vec<String> {
+        self.rollout.iter().map(|r| group(ROLLOUT, namespace, r)).collect()
+    }
+}
 
-/// A Service's selector.
+/// A Service's selector, and who else writes it.
 pub struct ServiceKept {
     /// Labels of the pods it selects.
     pub selector: BTreeMap<String, String>,
+    /// The GitOps tool that keeps it.
+    pub keeper: Option<Box<Keeper>>,
 }
 
 impl ServiceKept {
     /// Of a Service.
     pub fn keep(service: &Service) -> Self {
-        Self { selector: service.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default() }
+        let selector = service.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
+        Self { selector, keeper: Keeper::of("Service", service.meta()).map(Box::new) }
     }
 }
 
@@ -190,18 +201,24 @@ impl Kept for SliceKept {
 pub struct IstioKept(Box<str>);
 
 impl IstioKept {
-    /// Names, destinations and weights of the http routes.
+    /// Names, destinations, weights and time-outs of the http routes; where tcp and tls routes lead.
     pub fn virtual_service(object: &DynamicObject) -> Self {
         let destination = |d: &Value| picked(d, &["destination", "weight"]);
         let route = |r: &Value| {
-            let mut kept = picked(r, &["name"]);
+            let mut kept = picked(r, &["name", "timeout"]);
             if let Some(all) = r["route"].as_array() {
                 kept["route"] = all.iter().map(destination).collect();
             }
             kept
         };
         let http = object.data.pointer("/spec/http").and_then(Value::as_array);
-        Self::text(object, json!({"http": http.map(|all| all.iter().map(route).collect::<Vec<_>>())}))
+        let mut spec = json!({"http": http.map(|all| all.iter().map(route).collect::<Vec<_>>())});
+        for list in ["tcp", "tls"] {
+            if let Some(all) = object.data["spec"][list].as_array() {
+                spec[list] = all.iter().map(route).collect();
+            }
+        }
+        Self::text(object, spec)
     }
 
     /// The host, and names and labels of the subsets.
@@ -214,11 +231,17 @@ impl IstioKept {
     }
 
     fn text(object: &DynamicObject, spec: Value) -> Self {
-        let allows = object.annotations().get(ALLOW_FROM_ANNOTATION).map(|list| json!({ALLOW_FROM_ANNOTATION: list}));
-        let metadata = json!({
-            "name": object.metadata.name, "namespace": object.metadata.namespace,
-            "resourceVersion": object.metadata.resource_version, "annotations": allows,
+        let mut metadata = json!({
+            "name": object.metadata.name, "namespace": object.metadata.namespace, "resourceVersion": object.metadata.resource_version,
         });
+        let own = [ALLOW_FROM_ANNOTATION, UNMANAGED_ROUTES_ANNOTATION];
+        let annotations = some_of(object.annotations(), preflight::ANNOTATIONS.into_iter().chain(own));
+        let labels = some_of(object.labels(), preflight::LABELS);
+        for (field, kept) in [("annotations", annotations), ("labels", labels)] {
+            if !kept.is_empty() {
+                metadata[field] = Value::Object(kept);
+            }
+        }
         let types = object.types.as_ref();
         let (version, kind) = (types.map(|t| &t.api_version), types.map(|t| &t.kind));
         Self(json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}).to_string().into())
@@ -236,6 +259,10 @@ impl Kept for IstioKept {
         let object = self.object();
         object.data.pointer("/spec/host").and_then(Value::as_str).map(|host| group(HOST, namespace, host)).into_iter().collect()
     }
+}
+
+fn some_of<'a>(map: &BTreeMap<String, String>, keys: impl IntoIterator<Item = &'a str>) -> Map<String, Value> {
+    keys.into_iter().filter_map(|key| Some((key.to_owned(), map.get(key)?.as_str().into()))).collect()
 }
 
 fn picked(object: &Value, fields: &[&str]) -> Value {

@@ -7,6 +7,7 @@ mod actions;
 mod advance;
 mod gates;
 mod left;
+mod preflight;
 mod present;
 mod promotion;
 mod revisions;
@@ -102,6 +103,7 @@ fn decide_once(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen
         m.scale();
     }
     m.tidy_runs();
+    m.note_preflight();
     m.present();
     let more = !seen.deleting && m.may_begin();
     (m.finish(), more)

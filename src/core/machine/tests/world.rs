@@ -118,6 +118,7 @@ impl World {
             actions: vec![],
             templates: BTreeMap::new(),
             rival: None,
+            surroundings: Default::default(),
         };
         Self {
             subject,
@@ -263,6 +264,7 @@ impl World {
             || self.seen.replica_sets != seen.replica_sets
             || self.seen.stable_arm != seen.stable_arm
             || self.seen.canary_arm != seen.canary_arm
+            || self.seen.surroundings != seen.surroundings
     }
 
     /// Lets the cluster and time go on after a reconcile that asked to be woken at `wake_at`.
