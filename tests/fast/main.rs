@@ -5,4 +5,5 @@ mod comparison;
 mod crash;
 mod idle;
 mod left;
+mod preflight;
 mod release;
