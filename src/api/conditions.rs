@@ -19,6 +19,8 @@ pub const CALLS_READABLE: &str = "CallsReadable";
 pub const ROUTES_IN_SYNC: &str = "RoutesInSync";
 /// Services, VirtualServices, templates and Secrets that the spec names are there and usable.
 pub const REFERENCES_RESOLVED: &str = "ReferencesResolved";
+/// The preflight has found nothing that would cut live calls.
+pub const PREFLIGHT: &str = "Preflight";
 
 /// Sets the condition `type_`. The transition time changes only with the status.
 pub fn set(

@@ -85,6 +85,9 @@ pub struct VoiceRolloutSpec {
     /// Where live calls are counted. Left out, every pod of a losing revision may carry one until `drain.maxDrain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sessions: Option<Sessions>,
+    /// What becomes of what the preflight finds: things that would cut live calls though every gate passes.
+    #[serde(default)]
+    pub preflight: Preflight,
     /// How the losing revision of a promotion or an abort goes away.
     #[serde(default)]
     pub drain: Drain,
@@ -141,6 +144,16 @@ pub enum OnDeadline {
     /// Say so in the conditions and go on waiting.
     #[default]
     Report,
+}
+
+/// See [`VoiceRolloutSpec::preflight`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Preflight {
+    /// Say so in the condition `Preflight` and go on.
+    #[default]
+    Warn,
+    /// Do not raise the canary's weight while anything is found.
+    Enforce,
 }
 
 /// One of the ways to split traffic.

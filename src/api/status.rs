@@ -9,6 +9,8 @@ use super::run::{Consequence, RunKind, Verdict};
 
 /// Newest decisions kept in `status.decisions`.
 pub const MAX_DECISIONS: usize = 40;
+/// Findings kept in `status.preflight`.
+pub const MAX_FINDINGS: usize = 20;
 
 /// Where a release stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -90,6 +92,9 @@ pub struct VoiceRolloutStatus {
     /// Actions that are carried out or refused: those not yet marked so, and the newest of the others.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub handled_actions: Vec<HandledAction>,
+    /// What the preflight has found; at most [`MAX_FINDINGS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preflight: Vec<PreflightFinding>,
     /// Conditions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -100,6 +105,24 @@ pub struct VoiceRolloutStatus {
     /// Selector of the stable revision's pods; for the scale subresource.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub selector: String,
+}
+
+/// Something that would cut live calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PreflightFinding {
+    /// What, in one CamelCase word.
+    pub code: String,
+    /// What it is and why it cuts calls.
+    pub sentence: String,
+    /// What to do.
+    pub fix: String,
+}
+
+impl std::fmt::Display for PreflightFinding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {} Fix: {}", self.code, self.sentence, self.fix)
+    }
 }
 
 /// State of a release.

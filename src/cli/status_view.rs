@@ -13,7 +13,7 @@ use super::table::{Cell, Ink, Paint, lines};
 use crate::api::analysis::Mode;
 use crate::api::conditions::{CALLS_READABLE, INVALID_SPEC, REFERENCES_RESOLVED, ROUTES_IN_SYNC};
 use crate::api::run::{RunKind, Verdict};
-use crate::api::status::{AbortRecord, DecisionRecord, GateSummary, Phase, RevisionStatus, Role};
+use crate::api::status::{AbortRecord, DecisionRecord, GateSummary, Phase, PreflightFinding, RevisionStatus, Role};
 use crate::api::{VoiceAnalysisRun, VoiceRollout, VoiceRolloutStatus};
 
 /// Newest decisions shown.
@@ -29,6 +29,7 @@ pub fn render(rollout: &VoiceRollout, runs: &[VoiceAnalysisRun], now: Timestamp,
         return finish(&out);
     };
     out.extend(lines(paint, &facts(rollout, status, now)));
+    section(&mut out, paint, "PREFLIGHT", preflight(&status.preflight, paint));
     section(&mut out, paint, "STEPS", steps::view(&rollout.spec, status, now, paint));
     section(&mut out, paint, "GATES", gates(&status.gates, paint));
     section(&mut out, paint, "COUNTED CALLS", counted::view(runs, status.weights.desired, now, paint));
@@ -152,6 +153,13 @@ fn problems(conditions: &[Condition]) -> Vec<(&str, String)> {
     let label = |(at, (name, line)): (usize, (&'static str, String))| (if at == 0 { name } else { "" }, line);
     let of = |c| split(c).into_iter().map(move |line| (named(c), line)).enumerate().map(label);
     conditions.iter().filter(bad).flat_map(of).collect()
+}
+
+/// What would cut live calls, each with its fix below.
+fn preflight(found: &[PreflightFinding], paint: Paint) -> Vec<String> {
+    let rows =
+        |f: &PreflightFinding| [[Cell::new(Ink::Yellow, &f.code), (&f.sentence).into()], ["".into(), format!("Fix: {}", f.fix).into()]];
+    lines(paint, &found.iter().flat_map(rows).collect::<Vec<Fact>>())
 }
 
 fn gates(gates: &[GateSummary], paint: Paint) -> Vec<String> {

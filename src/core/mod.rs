@@ -11,6 +11,7 @@ pub mod machine;
 pub mod managed;
 pub mod observe;
 pub mod plan;
+pub mod preflight;
 pub mod resolve;
 pub mod revision;
 pub mod route;

@@ -9,6 +9,7 @@ use crate::api::action::Verb;
 use crate::api::rollout::TemplateRef;
 use crate::api::run::{GateStatus, RunKind, RunPhase};
 use crate::api::status::ManagedRoute;
+use crate::core::preflight::Surroundings;
 use crate::core::resolve::TemplateContent;
 use crate::core::route::{RouteWeights, Split};
 
@@ -51,6 +52,8 @@ pub struct Observations {
     pub templates: BTreeMap<(String, bool), TemplateContent>,
     /// Another rollout manages one of the routes or Services, and was there first: which, in one sentence.
     pub rival: Option<String>,
+    /// What the preflight looks at beside the spec.
+    pub surroundings: Surroundings,
 }
 
 impl Observations {

@@ -9,12 +9,13 @@ use std::time::Duration;
 use crate::api::VoiceRolloutSpec;
 use crate::api::analysis::Mode;
 use crate::api::common::{Duration as ApiDuration, std_duration};
-use crate::api::rollout::{Analysis, CanaryScale, IstioTraffic, OnDeadline, Step};
+use crate::api::rollout::{Analysis, CanaryScale, IstioTraffic, OnDeadline, Preflight, Step};
 use crate::api::run::{Consequence, RunGate, Verdict};
 use crate::api::sessions::OnMaxDrain;
 use crate::core::SpecError;
 use crate::core::gates::{consequence, settle_time};
 use crate::core::observe::Observations;
+use crate::core::preflight::{self, Finding};
 use crate::core::resolve::{self, Claim, Facts};
 use crate::core::revision::steps_hash;
 
@@ -75,6 +76,10 @@ pub struct Plan {
     pub abort_scale_down_delay: Duration,
     /// Split by subsets of a DestinationRule rather than by Services.
     pub by_subset: bool,
+    /// What the preflight has found.
+    pub findings: Vec<Finding>,
+    /// A release does not raise the canary's weight while there is a finding.
+    pub enforce_preflight: bool,
     /// What is wrong with the spec. With any, nothing moves but back to stable.
     pub errors: Vec<SpecError>,
 }
@@ -164,6 +169,8 @@ impl Plan {
             scale_down_delay: std_duration(spec.scale_down_delay),
             abort_scale_down_delay: std_duration(spec.abort_scale_down_delay),
             by_subset: istio.is_some_and(|i| i.destination_rule.is_some()),
+            findings: preflight::findings(spec, &seen.surroundings),
+            enforce_preflight: spec.preflight == Preflight::Enforce,
             errors,
         }
     }

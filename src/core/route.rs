@@ -9,10 +9,12 @@ use json_patch::{AddOperation, Patch, PatchOperation, TestOperation};
 use serde_json::Value;
 
 mod host;
+mod leads;
 mod subset;
 #[cfg(test)]
 mod tests;
 
+pub use leads::{Lead, LeadKind, leads};
 pub use subset::subset_patch;
 
 /// How the two arms are told apart in a route's destinations.

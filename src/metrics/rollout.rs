@@ -30,6 +30,8 @@ struct State {
     desired: i32,
     applied: i32,
     gates: BTreeMap<String, GateState>,
+    /// Findings of the preflight, by code.
+    findings: BTreeMap<String, i64>,
 }
 
 #[derive(Debug)]
@@ -81,12 +83,17 @@ impl State {
                 gates.insert(gate.name.clone(), state);
             }
         }
+        let mut findings = BTreeMap::new();
+        for finding in &status.preflight {
+            *findings.entry(finding.code.clone()).or_default() += 1;
+        }
         Self {
             phase: phase_name(status.phase),
             step: step_shown(status),
             desired: status.weights.desired,
             applied: status.weights.applied,
             gates,
+            findings,
         }
     }
 }
@@ -155,6 +162,9 @@ impl Collector for RolloutMetrics {
             state.gates.iter().filter_map(|(gate, s)| Some((gate, s.verdict?))).try_for_each(|(gate, verdict)| {
                 sample(m, &[("namespace", namespace), ("rollout", name), ("gate", gate), ("verdict", verdict)], &1)
             })
+        })?;
+        gauge("preflight_findings", "Things found that would cut live calls", &|m, (namespace, name), state| {
+            state.findings.iter().try_for_each(|(code, n)| sample(m, &[("namespace", namespace), ("rollout", name), ("code", code)], n))
         })?;
         drop(states);
         self.encode_counts(&mut encoder)
@@ -236,6 +246,7 @@ mod tests {
     #[test]
     fn a_state_replaces_the_one_before_it() {
         let metrics = Metrics::new();
+        let found = |code: &str| json!({"code": code, "sentence": "it cuts calls.", "fix": "take it out."});
         observe(
             &metrics,
             "agent",
@@ -246,6 +257,7 @@ mod tests {
                     {"name": "judge", "kind": "Step", "value": "UNSURE", "verdict": "Inconclusive"},
                     {"name": "evals", "kind": "Step", "value": "NaN"},
                 ],
+                "preflight": [found("RouteTimeout"), found("UnmanagedRoute"), found("RouteTimeout")],
             }),
         );
         assert_eq!(
@@ -258,6 +270,8 @@ mod tests {
                 "voicerollout_gate_value{rollout=\"agent\",gate=\"p95\"} 812.5",
                 "voicerollout_gate_verdict{rollout=\"agent\",gate=\"judge\",verdict=\"Inconclusive\"} 1",
                 "voicerollout_gate_verdict{rollout=\"agent\",gate=\"p95\",verdict=\"Fail\"} 1",
+                "voicerollout_preflight_findings{rollout=\"agent\",code=\"RouteTimeout\"} 2",
+                "voicerollout_preflight_findings{rollout=\"agent\",code=\"UnmanagedRoute\"} 1",
             ]
         );
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::kept::{ROUTE, SERVICE, SliceKept};
 use super::live::{self, LiveCalls};
 use super::stores::{Guarded, Stores};
-use super::{left, routes};
+use super::{left, routes, surroundings};
 use crate::api::VoiceRollout;
 use crate::api::common::{FINALIZER, REVISION_LABEL};
 use crate::api::rollout::{DestinationRuleRef, IstioTraffic, TemplateRef, VirtualServiceRef};
@@ -67,6 +67,7 @@ pub fn gather(stores: &Stores, live: &LiveCalls, rollout: &VoiceRollout, now: Ti
         actions: actions(stores, rollout, &namespace, actions_verified),
         templates: templates(stores, rollout, &namespace),
         rival,
+        surroundings: surroundings::of(stores, rollout, &namespace),
     }
 }
 
@@ -183,7 +184,7 @@ fn route_seen(stores: &Stores, namespace: &str, istio: &IstioTraffic, reference:
 }
 
 /// The VirtualService, if this rollout may write it, and how its destinations are told apart.
-fn writable_route(
+pub(super) fn writable_route(
     stores: &Stores,
     namespace: &str,
     home: &str,

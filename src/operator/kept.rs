@@ -23,6 +23,7 @@ use crate::api::{ClusterVoiceAnalysisTemplate, VoiceAnalysisRun, VoiceAnalysisTe
 use crate::core::gates::{gates_hash, spec_hash};
 use crate::core::live::PodFacts;
 use crate::core::observe::{ActionSeen, Mark, ReplicaSetSeen, RunSeen};
+use crate::core::preflight::{self, Keeper, Sidecar, UNMANAGED_ROUTES_ANNOTATION};
 use crate::core::resolve::TemplateContent;
 
 /// A copy of the whole manifest that kubectl leaves behind.
@@ -162,6 +163,8 @@ pub struct PodKept {
     pub cost: i64,
     /// What we have written on it.
     pub mark: Option<Mark>,
+    /// The proxy that was injected into it.
+    pub sidecar: Sidecar,
 }
 
 impl PodKept {
@@ -196,6 +199,7 @@ impl PodKept {
                 Some(_) => Some(Mark::Idle),
                 None => None,
             },
+            sidecar: Sidecar::of_pod(pod.annotations()),
         }
     }
 }
@@ -236,16 +240,19 @@ impl Kept for BudgetKept {
     }
 }
 
-/// A Service's selector.
+/// A Service's selector, and who else writes it.
 pub struct ServiceKept {
     /// Labels of the pods it selects.
     pub selector: BTreeMap<String, String>,
+    /// The GitOps tool that keeps it.
+    pub keeper: Option<Box<Keeper>>,
 }
 
 impl ServiceKept {
     /// Of a Service.
     pub fn keep(service: &Service) -> Self {
-        Self { selector: service.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default() }
+        let selector = service.spec.as_ref().and_then(|s| s.selector.clone()).unwrap_or_default();
+        Self { selector, keeper: Keeper::of("Service", service.meta()).map(Box::new) }
     }
 }
 
@@ -280,18 +287,24 @@ impl Kept for SliceKept {
 pub struct IstioKept(Box<str>);
 
 impl IstioKept {
-    /// Names, destinations and weights of the http routes.
+    /// Names, destinations, weights and time-outs of the http routes; where tcp and tls routes lead.
     pub fn virtual_service(object: &DynamicObject) -> Self {
         let destination = |d: &Value| picked(d, &["destination", "weight"]);
         let route = |r: &Value| {
-            let mut kept = picked(r, &["name"]);
+            let mut kept = picked(r, &["name", "timeout"]);
             if let Some(all) = r["route"].as_array() {
                 kept["route"] = all.iter().map(destination).collect();
             }
             kept
         };
         let http = object.data.pointer("/spec/http").and_then(Value::as_array);
-        Self::text(object, json!({"http": http.map(|all| all.iter().map(route).collect::<Vec<_>>())}))
+        let mut spec = json!({"http": http.map(|all| all.iter().map(route).collect::<Vec<_>>())});
+        for list in ["tcp", "tls"] {
+            if let Some(all) = object.data["spec"][list].as_array() {
+                spec[list] = all.iter().map(route).collect();
+            }
+        }
+        Self::text(object, spec)
     }
 
     /// The host, and names and labels of the subsets.
@@ -304,11 +317,17 @@ impl IstioKept {
     }
 
     fn text(object: &DynamicObject, spec: Value) -> Self {
-        let allows = object.annotations().get(ALLOW_FROM_ANNOTATION).map(|list| json!({ALLOW_FROM_ANNOTATION: list}));
-        let metadata = json!({
-            "name": object.metadata.name, "namespace": object.metadata.namespace,
-            "resourceVersion": object.metadata.resource_version, "annotations": allows,
+        let mut metadata = json!({
+            "name": object.metadata.name, "namespace": object.metadata.namespace, "resourceVersion": object.metadata.resource_version,
         });
+        let own = [ALLOW_FROM_ANNOTATION, UNMANAGED_ROUTES_ANNOTATION];
+        let annotations = some_of(object.annotations(), preflight::ANNOTATIONS.into_iter().chain(own));
+        let labels = some_of(object.labels(), preflight::LABELS);
+        for (field, kept) in [("annotations", annotations), ("labels", labels)] {
+            if !kept.is_empty() {
+                metadata[field] = Value::Object(kept);
+            }
+        }
         let types = object.types.as_ref();
         let (version, kind) = (types.map(|t| &t.api_version), types.map(|t| &t.kind));
         Self(json!({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}).to_string().into())
@@ -326,6 +345,10 @@ impl Kept for IstioKept {
         let object = self.object();
         object.data.pointer("/spec/host").and_then(Value::as_str).map(|host| group(HOST, namespace, host)).into_iter().collect()
     }
+}
+
+fn some_of<'a>(map: &BTreeMap<String, String>, keys: impl IntoIterator<Item = &'a str>) -> Map<String, Value> {
+    keys.into_iter().filter_map(|key| Some((key.to_owned(), map.get(key)?.as_str().into()))).collect()
 }
 
 fn picked(object: &Value, fields: &[&str]) -> Value {

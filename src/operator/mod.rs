@@ -20,6 +20,7 @@ pub mod process;
 pub mod reconcile;
 pub mod routes;
 pub mod stores;
+pub mod surroundings;
 pub mod urgency;
 pub mod workload;
 pub mod write;

@@ -1,5 +1,6 @@
 //! Caches of everything a decision rests on. Kept by watches; read without asking the API server.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
@@ -17,6 +18,7 @@ use super::kept::{
 };
 use crate::api::{VoiceAnalysisRun, VoiceRollout};
 use crate::core::observe::ReplicaSetSeen;
+use crate::core::preflight::Sidecar;
 
 /// A kind whose objects may not parse: such an object must not stop the others.
 pub type Guarded<K> = DeserializeGuard<K>;
@@ -157,6 +159,17 @@ impl Stores {
     /// Name of the DestinationRule about a host, in a namespace.
     pub fn rule_about(&self, namespace: &str, host: &str) -> Option<String> {
         self.destination_rules.of(&group(HOST, namespace, host)).into_iter().next().map(|(id, _)| id.name.to_string())
+    }
+
+    /// Sidecars of a rollout's pods, by revision: the one that ends first, where pods differ.
+    pub fn sidecars_of(&self, namespace: &str, rollout: &str) -> BTreeMap<String, Sidecar> {
+        let mut found = BTreeMap::new();
+        for (_, pod) in self.pods.of(&group(ROLLOUT, namespace, rollout)) {
+            let Some(revision) = pod.revision.clone() else { continue };
+            let worst = found.entry(revision).or_insert(pod.sidecar);
+            *worst = pod.sidecar.max(*worst);
+        }
+        found
     }
 
     /// Revision of a pod, by its label.

@@ -10,11 +10,14 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use voicerollout::api::{ClusterVoiceAnalysisTemplate, VoiceAnalysisTemplate, VoiceRollout, VoiceRolloutAction, common, crds};
 
-/// The documents of every `examples/*.yaml` and `examples/recipes/*.yaml`, with the name of the file.
-fn documents() -> Vec<(String, Value)> {
+/// The documents of every manifest in `examples/`, `examples/recipes/` and `examples/preflight/`, with the name of the file.
+pub fn documents() -> Vec<(String, Value)> {
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let mut all = Vec::new();
-    for entry in [examples.clone(), examples.join("recipes")].iter().flat_map(|folder| std::fs::read_dir(folder).unwrap()) {
+    for entry in [examples.clone(), examples.join("recipes"), examples.join("preflight")]
+        .iter()
+        .flat_map(|folder| std::fs::read_dir(folder).unwrap())
+    {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "yaml") {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();

@@ -7,4 +7,5 @@ mod drain;
 mod idle;
 mod judge_key;
 mod left;
+mod preflight;
 mod release;

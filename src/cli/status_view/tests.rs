@@ -82,6 +82,24 @@ fn a_release_that_waits_for_a_person() {
 }
 
 #[test]
+fn what_would_cut_calls_is_shown_with_its_fix() {
+    let found = json!([
+        {"code": "GracePeriodTooShort", "sentence": "a pod is killed after 30 s.", "fix": "set it to 3660 or more."},
+        {"code": "RouteTimeout", "sentence": "every call ends after 10 s.", "fix": "take it out."},
+    ]);
+    let view = shown(&rollout(json!({"observedGeneration": 4, "phase": "Healthy", "preflight": found})));
+    let shown: Vec<&str> = view.lines().skip_while(|l| *l != "PREFLIGHT").take(5).map(str::trim_end).collect();
+    let expected = [
+        "PREFLIGHT",
+        "  GracePeriodTooShort  a pod is killed after 30 s.",
+        "                       Fix: set it to 3660 or more.",
+        "  RouteTimeout         every call ends after 10 s.",
+        "                       Fix: take it out.",
+    ];
+    assert_eq!(shown, expected, "{view}");
+}
+
+#[test]
 fn nothing_under_way() {
     let view = shown(&rollout(json!({
         "observedGeneration": 4, "phase": "Healthy", "attempt": 1, "currentStep": 10, "stepDisplay": "10/10",

@@ -76,7 +76,7 @@ impl Machine<'_> {
         false
     }
 
-    fn hold(&mut self, what: String) {
+    pub(super) fn hold(&mut self, what: String) {
         if self.waiting.what.is_empty() {
             self.waiting = Waiting { what, held: true, ..Waiting::default() };
         }
@@ -168,6 +168,9 @@ impl Machine<'_> {
             && let Some((gate, message)) = self.unmet(&required)
         {
             self.wait(told(&gate, &message), false);
+            return false;
+        }
+        if self.s.weights.applied < 100 && self.held_by_preflight() {
             return false;
         }
         let reason = format!("all {} steps passed", self.plan.steps.len());

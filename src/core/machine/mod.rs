@@ -9,6 +9,7 @@ mod draining;
 mod explain;
 mod gates;
 mod left;
+mod preflight;
 mod present;
 mod promotion;
 mod revisions;
@@ -115,6 +116,7 @@ fn decide_once(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen
         m.scale();
     }
     m.tidy_runs();
+    m.note_preflight();
     m.present();
     let more = !seen.deleting && m.may_begin();
     (m.finish(), more)

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use super::advance::DEADLINE_PREFIX;
 use super::{Machine, after};
 use crate::api::conditions::{
-    self, AVAILABLE, CALLS_READABLE, DRAINING, HEALTHY, INVALID_SPEC, PROGRESSING, REFERENCES_RESOLVED, ROUTES_IN_SYNC,
+    self, AVAILABLE, CALLS_READABLE, DRAINING, HEALTHY, INVALID_SPEC, PREFLIGHT, PROGRESSING, REFERENCES_RESOLVED, ROUTES_IN_SYNC,
 };
 use crate::api::status::{NextAction, Phase};
 
@@ -153,6 +153,8 @@ impl Machine<'_> {
             Some(problem) => set(REFERENCES_RESOLVED, false, "NotUsable", &problem),
             None => set(REFERENCES_RESOLVED, true, "Resolved", "every Service and VirtualService is there and usable"),
         }
+        let (clear, reason, found) = self.preflight_condition();
+        set(PREFLIGHT, clear, &reason, &found);
         let stable = self.s.stable_revision.clone().unwrap_or_default();
         let set_seen = self.seen.replica_set(&stable);
         let (have, want) = (set_seen.map_or(0, |r| r.available), self.plan.replicas);

@@ -167,6 +167,9 @@ impl Machine<'_> {
         if weight == 0 || self.waiting.frozen || self.blocked().is_some() || self.s.abort.is_some() {
             return false;
         }
+        if self.in_steps() && self.held_by_preflight() {
+            return false;
+        }
         let need = self.canary_need();
         let canary = self.canary().to_string();
         if !self.available(&canary, need) {

@@ -4,6 +4,7 @@ use kube::Client;
 use parking_lot::Mutex;
 
 use super::*;
+use crate::core::preflight::VirtualServiceSeen;
 use crate::core::route::{self, Direction, Split};
 use crate::operator::fake;
 use crate::operator::leadership::Leadership;
@@ -33,12 +34,20 @@ fn what_decisions_rest_on_is_kept() {
     assert_eq!((set.rollout.as_deref(), set.groups("n"), set.seen), (Some("r"), vec!["owner/n/owner".to_owned()], Some(seen)));
 
     let pod = PodKept::keep(&serde_json::from_value(json!({"metadata": meta()})).unwrap());
-    assert_eq!((pod.rollout.as_deref(), pod.revision.as_deref()), (Some("r"), Some("h")));
+    assert_eq!((pod.rollout.as_deref(), pod.revision.as_deref(), pod.sidecar), (Some("r"), Some("h"), Sidecar::Absent));
     assert!(pod.never_ran && !pod.ready && pod.groups("n") == ["rollout/n/r"]);
+    let mut injected = meta();
+    injected["annotations"]["sidecar.istio.io/status"] = r#"{"containers":["istio-proxy"]}"#.into();
+    let pod = PodKept::keep(&serde_json::from_value(json!({"metadata": injected})).unwrap());
+    assert_eq!(pod.sidecar, Sidecar::Classic);
 
     let spec = json!({"selector": {"app": "a"}, "clusterIP": "10.0.0.7", "ports": [{"port": 80}]});
     let service = ServiceKept::keep(&serde_json::from_value(json!({"metadata": meta(), "spec": spec})).unwrap());
-    assert_eq!(service.selector, BTreeMap::from([("app".to_owned(), "a".to_owned())]));
+    assert_eq!((service.selector, service.keeper), (BTreeMap::from([("app".to_owned(), "a".to_owned())]), None));
+    let mut kept = meta();
+    kept["labels"]["kustomize.toolkit.fluxcd.io/name"] = "apps".into();
+    let service = ServiceKept::keep(&serde_json::from_value(json!({"metadata": kept})).unwrap());
+    assert_eq!(service.keeper.map(|k| k.name).as_deref(), Some("apps"));
 
     let endpoint = |ready: Value, target: Value| json!({"addresses": ["10.0.0.9"], "conditions": {"ready": ready}, "targetRef": target});
     let endpoints =
@@ -128,6 +137,23 @@ fn a_virtual_service_as_kept_is_read_as_the_whole_one_is() {
         assert_eq!(route::patch(&kept, &routes, canary, direction), route::patch(&whole, &routes, canary, direction));
     }
     assert_eq!(route::half_qualified(&kept, &routes), route::half_qualified(&whole, &routes));
+}
+
+#[test]
+fn a_virtual_service_as_kept_shows_the_preflight_what_the_whole_one_does() {
+    let mut whole = virtual_service();
+    whole["metadata"]["labels"]["argocd.argoproj.io/instance"] = "app".into();
+    whole["metadata"]["annotations"][UNMANAGED_ROUTES_ANNOTATION] = "other".into();
+    let to = |host: &str| json!([{"match": [{"port": 1}], "route": [{"destination": {"host": host, "port": {"number": 1}}}]}]);
+    (whole["spec"]["tcp"], whole["spec"]["tls"]) = (to("s"), to("elsewhere"));
+    whole["spec"]["http"][1]["timeout"] = "15s".into();
+    let kept = serde_json::to_value(IstioKept::virtual_service(&serde_json::from_value(whole.clone()).unwrap()).object()).unwrap();
+    let split = Split::Hosts { namespace: "n".into(), stable: "s".into(), canary: "c".into() };
+    let seen = |object: &Value| VirtualServiceSeen::of(object, &["primary".to_owned()], &split);
+    assert_eq!(seen(&kept), seen(&whole));
+    let seen = seen(&kept);
+    assert_eq!((seen.leads.len(), seen.leads[0].timeout.as_deref(), seen.unmanaged.len()), (2, Some("15s"), 1));
+    assert_eq!(seen.keeper.map(|k| k.name).as_deref(), Some("app"));
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use super::specs::*;
 use super::world::{Luck, Pass, Say, World, route_seen};
 use crate::api::action::Verb;
 use crate::api::common::seconds;
-use crate::api::rollout::{Analysis, OnDeadline, RollbackWindow, Step};
+use crate::api::rollout::{Analysis, OnDeadline, Preflight, RollbackWindow, Step};
 use crate::api::status::Phase;
 
 /// One thing that happens.
@@ -36,6 +36,8 @@ pub enum Event {
     ArmTrouble(bool, bool),
     ArmPointed(bool, u32),
     Rival(bool),
+    Found(bool),
+    Preflight(Preflight),
     RunDeleted(usize),
     RunForged(usize),
     RunStopped(usize),
@@ -109,6 +111,8 @@ pub fn event() -> impl Strategy<Value = Event> {
         1 => any::<(bool, bool)>().prop_map(|(a, bad)| Event::ArmTrouble(a, bad)),
         1 => (any::<bool>(), 1u32..5).prop_map(|(a, v)| Event::ArmPointed(a, v)),
         1 => any::<bool>().prop_map(Event::Rival),
+        2 => any::<bool>().prop_map(Event::Found),
+        1 => prop::sample::select(vec![Preflight::Warn, Preflight::Enforce]).prop_map(Event::Preflight),
         1 => (0usize..4).prop_map(Event::RunDeleted),
         1 => (0usize..4).prop_map(Event::RunForged),
         1 => (0usize..4).prop_map(Event::RunStopped),
@@ -247,6 +251,8 @@ impl Story {
                 arm.selects = Some(hash(version));
             }
             Event::Rival(there) => w.seen.rival = there.then(|| "the route belongs to another rollout".to_string()),
+            Event::Found(something) => super::preflight::find(w, if something { &["agent-stable"] } else { &[] }),
+            Event::Preflight(what) => w.edit(|s| s.preflight = what),
             Event::RunDeleted(i) if i < w.seen.runs.len() => drop(w.seen.runs.remove(i)),
             Event::RunForged(i) if i < w.seen.runs.len() => {
                 let run = &mut w.seen.runs[i];

@@ -32,6 +32,7 @@ pub fn check(w: &World, pass: &Pass) -> Check {
         pods_with_calls_stay,
         routes_are_let_go_without_canary_traffic,
         phases_are_true,
+        enforced_findings_hold_raises,
         looks_ahead,
         says_it_again,
         stays_the_same_until_woken,
@@ -350,6 +351,20 @@ fn routes_are_let_go_without_canary_traffic(_: &World, pass: &Pass) -> Check {
         })?;
     }
     Ok(())
+}
+
+/// With `Enforce`, steps give the canary no more traffic while there is a finding; and it takes none away.
+fn enforced_findings_hold_raises(_: &World, pass: &Pass) -> Check {
+    let s = after(pass);
+    let found = !pass.plan.findings.is_empty();
+    ensure(pass.seen.deleting || found != s.preflight.is_empty(), || "findings are not in the status".into())?;
+    let steps = in_release(s) && s.promotion.is_none() && s.abort.is_none() && !blocked(pass);
+    let raised = intents(pass).any(|i| matches!(i, Intent::SetWeights { direction: Direction::Raise, .. }));
+    let held = pass.plan.enforce_preflight && found && steps;
+    ensure(!held || !raised, || "raised while the preflight finds something".into())?;
+    let began = s.promotion.as_ref().is_some_and(|p| p.grounds == Grounds::StepsPassed) && pass.before.promotion.is_none();
+    let full = pass.seen.applied_weight() == 100;
+    ensure(!began || full || !found || !pass.plan.enforce_preflight, || "all steps passed while the preflight finds something".into())
 }
 
 fn phases_are_true(_: &World, pass: &Pass) -> Check {

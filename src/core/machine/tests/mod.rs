@@ -16,5 +16,6 @@ mod invariants;
 mod left;
 mod people;
 mod plans;
+mod preflight;
 mod properties;
 mod releases;

@@ -19,6 +19,7 @@ pub fn template(version: u32) -> PodTemplateSpec {
     PodTemplateSpec {
         metadata: Some(ObjectMeta { labels: Some(BTreeMap::from([("app".to_string(), SET.to_string())])), ..ObjectMeta::default() }),
         spec: Some(PodSpec {
+            termination_grace_period_seconds: Some(3660),
             containers: vec![Container { name: SET.into(), image: Some(format!("agent:v{version}")), ..Container::default() }],
             ..PodSpec::default()
         }),
@@ -150,6 +151,7 @@ pub fn spec(steps: Option<Vec<Step>>, background: Option<Analysis>) -> VoiceRoll
         false_abort: 0.01,
         analysis: background,
         sessions: None,
+        preflight: Default::default(),
         drain: Default::default(),
         max_live_revisions: 3,
         scale_down_delay: seconds(30),

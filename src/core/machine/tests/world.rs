@@ -127,6 +127,7 @@ impl World {
             actions: vec![],
             templates: BTreeMap::new(),
             rival: None,
+            surroundings: Default::default(),
         };
         Self {
             subject,
@@ -277,6 +278,7 @@ impl World {
             || self.seen.budgets != seen.budgets
             || self.seen.stable_arm != seen.stable_arm
             || self.seen.canary_arm != seen.canary_arm
+            || self.seen.surroundings != seen.surroundings
     }
 
     /// Lets the cluster and time go on after a reconcile that asked to be woken at `wake_at`.
