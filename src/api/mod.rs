@@ -15,6 +15,7 @@ pub mod provider;
 pub mod rollout;
 pub mod run;
 pub mod status;
+pub mod stickiness;
 pub mod template;
 pub mod web;
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::analysis::{Arg, Gate};
 use super::common::{Duration, duration_schema, seconds};
 use super::status::VoiceRolloutStatus;
+use super::stickiness::Stickiness;
 
 /// Describes a voice agent and how a new version of it reaches callers.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -184,6 +185,9 @@ pub struct IstioTraffic {
     #[serde(default = "default_propagation")]
     #[schemars(schema_with = "duration_schema")]
     pub propagation_delay: Duration,
+    /// How callers keep their version while the weight grows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stickiness: Option<Stickiness>,
 }
 
 /// A VirtualService and the names of its http routes to manage.

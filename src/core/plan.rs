@@ -368,6 +368,13 @@ fn check_traffic<'a>(spec: &'a VoiceRolloutSpec, errors: &mut Vec<SpecError>) ->
     if istio.destination_rule.as_ref().is_some_and(|rule| rule.stable_subset == rule.canary_subset) {
         errors.push(SpecError::new("spec.traffic.istio.destinationRule", "stableSubset and canarySubset must be two subsets"));
     }
+    if let Some(stickiness) = &istio.stickiness {
+        let path = "spec.traffic.istio.stickiness";
+        match &stickiness.header_buckets {
+            Some(buckets) => errors.extend(crate::core::route::problems(buckets, &format!("{path}.headerBuckets"))),
+            None => errors.push(SpecError::new(path, "set headerBuckets, or leave it out")),
+        }
+    }
     if istio.virtual_services.is_empty() {
         errors.push(SpecError::new("spec.traffic.istio.virtualServices", "name at least one VirtualService"));
     }

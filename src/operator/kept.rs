@@ -19,6 +19,7 @@ use crate::api::{ClusterVoiceAnalysisTemplate, VoiceAnalysisRun, VoiceAnalysisTe
 use crate::core::gates::{gates_hash, spec_hash};
 use crate::core::observe::{ActionSeen, ReplicaSetSeen, RunSeen};
 use crate::core::resolve::TemplateContent;
+use crate::core::route;
 
 /// A copy of the whole manifest that kubectl leaves behind.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -190,11 +191,16 @@ impl Kept for SliceKept {
 pub struct IstioKept(Box<str>);
 
 impl IstioKept {
-    /// Names, destinations and weights of the http routes.
+    /// Names, conditions, destinations and weights of the http routes; those that may be managed, or may be made by us,
+    /// whole: what we write above a managed route takes over all that it says.
     pub fn virtual_service(object: &DynamicObject) -> Self {
         let destination = |d: &Value| picked(d, &["destination", "weight"]);
+        let whole = |r: &Value| r["route"].as_array().is_some_and(|all| all.len() == 2) || route::may_be_generated(r);
         let route = |r: &Value| {
-            let mut kept = picked(r, &["name"]);
+            if whole(r) {
+                return r.clone();
+            }
+            let mut kept = picked(r, &["name", "match"]);
             if let Some(all) = r["route"].as_array() {
                 kept["route"] = all.iter().map(destination).collect();
             }

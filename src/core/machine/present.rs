@@ -159,8 +159,10 @@ impl Machine<'_> {
         let drift = self.events.iter().find(|e| e.reason == "RoutesChangedByOthers").map(|e| e.note.clone());
         let settled = self.s.step.weight_since.is_some();
         let was_drift = self.old.conditions.iter().any(|c| c.type_ == ROUTES_IN_SYNC && c.status == "False");
+        let shadowed = self.seen.routes.iter().find_map(|r| r.shadowed.clone());
         match drift {
             Some(note) => set(ROUTES_IN_SYNC, false, "ChangedByOthers", &note),
+            None if shadowed.is_some() => set(ROUTES_IN_SYNC, false, "Shadowed", &shadowed.unwrap_or_default()),
             None if settled || !was_drift => set(ROUTES_IN_SYNC, true, "InSync", "managed routes say what they should"),
             None => {}
         }

@@ -12,7 +12,7 @@ use crate::api::run::{Consequence, GateStatus, RunKind, RunPhase, Verdict};
 use crate::core::gates::{gates_hash, spec_hash};
 use crate::core::intent::{Arm, Intent};
 use crate::core::observe::{ArmSeen, Observations, ReplicaSetSeen, RouteSeen, RunSeen};
-use crate::core::route::Direction;
+use crate::core::route::{Buckets, Direction};
 
 impl World {
     /// Carries out an intent that was decided on `seen`.
@@ -65,6 +65,11 @@ impl World {
         if let Ok(weights) = &mut route.weights {
             for w in weights {
                 (w.canary, w.stable) = (i64::from(canary), i64::from(100 - canary));
+                w.buckets = match w.buckets {
+                    Buckets::Unused => Buckets::Unused,
+                    _ if canary == 0 => Buckets::Absent,
+                    _ => Buckets::At(canary.into()),
+                };
             }
         }
         self.note_callers();
@@ -176,7 +181,7 @@ impl World {
 
     /// Canary weight of a VirtualService that is not named any more.
     pub fn dropped_weight(&self, name: &str) -> i64 {
-        self.dropped.iter().find(|r| r.name == name).map_or(0, |r| r.weights.as_ref().map_or(0, |w| w[0].canary))
+        self.dropped.iter().find(|r| r.name == name).map_or(0, |r| r.weights.as_ref().map_or(0, |w| w[0].given()))
     }
 
     /// Remembers who may get calls now.

@@ -8,6 +8,7 @@ use crate::api::action::Verb;
 use crate::api::common::seconds;
 use crate::api::rollout::{Analysis, OnDeadline, RollbackWindow, Step};
 use crate::api::status::Phase;
+use crate::core::route::Buckets;
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -31,6 +32,7 @@ pub enum Event {
     Calm,
     PodsDie(u32),
     Weights(usize, i64),
+    Buckets(usize, Buckets),
     Unreadable(usize, bool),
     Named(bool),
     ArmTrouble(bool, bool),
@@ -104,6 +106,7 @@ pub fn event() -> impl Strategy<Value = Event> {
         6 => Just(Event::Calm),
         1 => (1u32..5).prop_map(Event::PodsDie),
         2 => (0usize..2, 0i64..101).prop_map(|(i, w)| Event::Weights(i, w)),
+        3 => (0usize..2, buckets()).prop_map(|(i, b)| Event::Buckets(i, b)),
         1 => (0usize..2, any::<bool>()).prop_map(|(i, bad)| Event::Unreadable(i, bad)),
         2 => any::<bool>().prop_map(Event::Named),
         1 => any::<(bool, bool)>().prop_map(|(a, bad)| Event::ArmTrouble(a, bad)),
@@ -116,6 +119,12 @@ pub fn event() -> impl Strategy<Value = Event> {
         2 => (1usize..12).prop_map(Event::Stale),
         2 => (lag, 1usize..6).prop_map(|(l, n)| Event::Lags(l, n)),
     ]
+}
+
+/// What generated routes say, or that there should be some from now on.
+fn buckets() -> impl Strategy<Value = Buckets> {
+    let weight = || 0i64..101;
+    prop_oneof![3 => Just(Buckets::Absent), 1 => weight().prop_map(Buckets::At), 2 => weight().prop_map(Buckets::Wrong)]
 }
 
 /// A world with its past, and a check after every pass.
@@ -230,6 +239,7 @@ impl Story {
                 }
             }
             Event::Weights(i, canary) => w.edit_route(i, |r| *r = route_seen(&r.name, canary)),
+            Event::Buckets(i, buckets) => w.edit_route(i, |r| r.weights.iter_mut().flatten().for_each(|w| w.buckets = buckets)),
             Event::Unreadable(i, true) => w.edit_route(i, |r| r.weights = Err("VirtualService voice/x does not exist".into())),
             Event::Unreadable(i, false) => w.edit_route(i, |r| {
                 if r.weights.is_err() {

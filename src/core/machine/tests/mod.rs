@@ -6,6 +6,7 @@ mod specs;
 mod world;
 
 mod aborts;
+mod buckets;
 mod counts;
 mod edits;
 mod faults;

@@ -137,6 +137,7 @@ pub fn spec(steps: Option<Vec<Step>>, background: Option<Analysis>) -> VoiceRoll
                 virtual_services: vec![service],
                 destination_rule: None,
                 propagation_delay: seconds(10),
+                stickiness: None,
             }),
         },
         steps,
