@@ -11,6 +11,7 @@ pub mod crds;
 pub mod evidence;
 pub mod judge;
 pub mod paired;
+pub mod proof;
 pub mod provider;
 pub mod rollout;
 pub mod run;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::analysis::{Arg, Gate};
 use super::common::{Duration, duration_schema, seconds};
+use super::proof::Proof;
 use super::status::VoiceRolloutStatus;
 use super::stickiness::Stickiness;
 
@@ -151,13 +152,16 @@ impl Default for Drain {
 }
 
 /// One of the ways to split traffic.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.istio)").message("set traffic.istio"))]
 pub struct Traffic {
     /// Istio VirtualService weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub istio: Option<IstioTraffic>,
+    /// Checks after every change of the weight that new calls are shared as it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
 }
 
 /// Weights of Istio VirtualService http routes, between two Services or two subsets of one host.

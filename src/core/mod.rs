@@ -9,6 +9,7 @@ pub mod machine;
 pub mod managed;
 pub mod observe;
 pub mod plan;
+pub mod proof;
 pub mod resolve;
 pub mod revision;
 pub mod route;

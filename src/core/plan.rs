@@ -14,6 +14,7 @@ use crate::api::run::{Consequence, RunGate, Verdict};
 use crate::core::SpecError;
 use crate::core::gates::{consequence, settle_time};
 use crate::core::observe::Observations;
+use crate::core::proof::{self, ProofPlan};
 use crate::core::resolve::{self, Claim, Facts};
 use crate::core::revision::steps_hash;
 
@@ -41,6 +42,8 @@ pub struct Plan {
     pub shares: BTreeMap<(Option<i32>, String), f64>,
     /// See the spec; `None` when no gate may spend it.
     pub false_abort: Option<f64>,
+    /// What is asked of the split; `None` when nobody asks.
+    pub proof: Option<ProofPlan>,
     /// Steps stand still.
     pub paused: bool,
     /// See the spec.
@@ -116,6 +119,13 @@ impl Plan {
         let shares = claims.shares(spec.false_abort, &mut errors);
         check_workload(name, spec, &mut errors);
         check_durations(spec, &mut errors);
+        if let Some(proof) = &spec.traffic.proof {
+            errors.extend(resolve::proof_problems(proof, "spec.traffic.proof"));
+            if let Some(i) = gates.iter().position(|g| g.gate.name == proof::GATE) {
+                errors
+                    .push(SpecError::new(format!("spec.analysis gate {i}"), format!("the name {} is that of traffic.proof", proof::GATE)));
+            }
+        }
         let istio = check_traffic(spec, &mut errors);
         errors.sort();
         errors.dedup();
@@ -125,6 +135,7 @@ impl Plan {
         });
         Self {
             patience: patience.collect(),
+            proof: ProofPlan::of(&spec.traffic),
             false_abort: (!shares.is_empty()).then_some(spec.false_abort),
             shares,
             replicas: spec.replicas,

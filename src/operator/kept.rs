@@ -291,6 +291,9 @@ fn run_seen(run: &VoiceAnalysisRun) -> RunSeen {
         gate.measurements = Vec::new();
         // That there is one says that the gate counts calls; its counters are the analysis controller's.
         gate.memory = gate.memory.take().map(|_| Memory::default());
+        if let Some(split) = &mut gate.split {
+            split.memory = Memory::default();
+        }
     }
     RunSeen {
         name: run.name_any(),

@@ -25,7 +25,7 @@ fn manifests() -> String {
 /// The first version of the agent, and callers who come back.
 async fn sticky() -> (Cluster, String, Value) {
     let known = KnownCallers { count: CALLERS, buckets: 100, header: HEADER.into() };
-    let callers = Callers { every: Duration::from_millis(200), known: Some(known), ..Callers::default() };
+    let callers = Callers { every: Duration::from_millis(400), known: Some(known), ..Callers::default() };
     let config = WorldConfig { callers: Some(callers), ..WorldConfig::default() };
     let cluster = Cluster::start_with(&Script::good(), config).await;
     cluster.apply(&manifests()).await;
@@ -62,9 +62,9 @@ async fn callers_keep_their_version_while_the_weight_grows_and_the_route_is_what
         let calls = cluster.world.calls();
         let total: u64 = calls.values().map(|c| c.started).sum();
         let canary = total - calls.get(&first).map_or(0, |c| c.started);
-        // Callers are drawn at random, 1,200 calls: 4 standard deviations are 6 % at most.
+        // Callers are drawn at random, 600 calls: 4 standard deviations are 8.2 % at most.
         let share = canary as f64 / total as f64 * 100.0;
-        assert!((share - f64::from(weight)).abs() < 6.0, "{canary} of {total} at {weight} %");
+        assert!((share - f64::from(weight)).abs() < 8.2, "{canary} of {total} at {weight} %");
     }
     let second = cluster.wait("agent", "promoted", |s| s.phase == Phase::Healthy && s.stable_revision.as_ref() != Some(&first)).await;
     tokio::time::sleep(Duration::from_secs(600)).await;
@@ -77,7 +77,7 @@ async fn callers_keep_their_version_while_the_weight_grows_and_the_route_is_what
     moved.sort_unstable();
     let before_dedup = moved.len();
     moved.dedup();
-    assert!(moved.len() > 400 && moved.len() == before_dedup, "each once: {} of {before_dedup}", moved.len());
+    assert!(moved.len() > 350 && moved.len() == before_dedup, "each once: {} of {before_dedup}", moved.len());
     assert!(cluster.world.violations().is_empty(), "{:?}", cluster.world.violations());
 }
 

@@ -7,3 +7,4 @@ mod crash;
 mod idle;
 mod left;
 mod release;
+mod split;

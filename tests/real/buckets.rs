@@ -2,6 +2,7 @@
 
 use futures::StreamExt;
 use serde_json::json;
+use voicerollout::api::proof::SplitVerdict;
 use voicerollout::api::status::Phase;
 
 use crate::agent::{Agent, PATIENCE, Version};
@@ -60,7 +61,10 @@ fn a_caller_keeps_its_version_while_the_weight_grows_and_an_abort_puts_everyone_
             let answers = agent.caller().calls(CALLS as usize).await;
             let expected = if weight == 100 { u64::from(CALLS)..=u64::from(CALLS) } else { likely(CALLS, f64::from(weight) / 100.0, 1e-6) };
             println!("at {weight} %: {} of {CALLS} without a bucket, expected {expected:?}", answers.of(&second));
-            assert!(answers.failed.is_empty() && expected.contains(&answers.of(&second)), "at {weight} %: {answers:?}, expected {expected:?}");
+            assert!(
+                answers.failed.is_empty() && expected.contains(&answers.of(&second)),
+                "at {weight} %: {answers:?}, expected {expected:?}"
+            );
             people::command(&agent, "promote").await?;
         }
         agent.promoted(&second).await?;
@@ -85,6 +89,38 @@ fn a_caller_keeps_its_version_while_the_weight_grows_and_an_abort_puts_everyone_
         until_split(&agent, 0, &third).await?;
         let answers = traffic.so_far();
         assert!(answers.failed.is_empty(), "{answers:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn the_calls_that_began_prove_the_split() {
+    run("proof", async |mut agent| {
+        let server = json!({"address": agent.world.stack.prometheus_url(), "scrapeInterval": "1s", "timeout": "5s"});
+        let started = format!("voice_calls_started_total{{namespace=\"{}\"}}", agent.ns.name);
+        agent.manifest["spec"]["traffic"]["proof"] =
+            json!({"prometheus": server, "started": started, "interval": "1s", "minCalls": 100, "requireObserved": true});
+        agent.start(gates::by_hand(&[25, 50])).await?;
+        let traffic = agent.calls(40);
+        let second = agent.release(&Version::good("v2")).await?;
+        for weight in [25, 50] {
+            let seen = agent
+                .wait(&format!("{weight} % to be seen"), |s| {
+                    s.weights.observed.as_ref().is_some_and(|o| (o.weight, o.verdict) == (weight, SplitVerdict::Agrees))
+                })
+                .await?;
+            let observed = seen.weights.observed.unwrap();
+            println!("{}", observed.message);
+            let expected = likely(u32::try_from(observed.total).unwrap(), f64::from(weight) / 100.0, 1e-6);
+            assert!(
+                observed.total >= 100 && expected.contains(&u64::try_from(observed.canary).unwrap()),
+                "{observed:?}, expected {expected:?}"
+            );
+            agent.paused_at(weight).await?;
+            people::command(&agent, "promote").await?;
+        }
+        agent.promoted(&second).await?;
+        assert!(traffic.so_far().failed.is_empty(), "{:?}", traffic.so_far());
         Ok(())
     });
 }

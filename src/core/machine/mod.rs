@@ -7,6 +7,7 @@ mod actions;
 mod advance;
 mod gates;
 mod left;
+mod observed;
 mod present;
 mod promotion;
 mod revisions;

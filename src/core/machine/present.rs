@@ -4,7 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::advance::DEADLINE_PREFIX;
 use super::{Machine, after};
-use crate::api::conditions::{self, AVAILABLE, HEALTHY, INVALID_SPEC, PROGRESSING, REFERENCES_RESOLVED, ROUTES_IN_SYNC};
+use crate::api::conditions::{self, AVAILABLE, HEALTHY, INVALID_SPEC, PROGRESSING, REFERENCES_RESOLVED, ROUTES_IN_SYNC, SPLIT_OBSERVED};
+use crate::api::proof::SplitVerdict;
 use crate::api::status::{NextAction, Phase};
 
 impl Machine<'_> {
@@ -165,6 +166,19 @@ impl Machine<'_> {
             None if shadowed.is_some() => set(ROUTES_IN_SYNC, false, "Shadowed", &shadowed.unwrap_or_default()),
             None if settled || !was_drift => set(ROUTES_IN_SYNC, true, "InSync", "managed routes say what they should"),
             None => {}
+        }
+        let seen = self.s.weights.observed.as_ref().filter(|_| self.plan.proof.is_some());
+        match seen {
+            Some(seen) => {
+                let (status, reason) = match seen.verdict {
+                    SplitVerdict::Agrees => ("True", "Agrees"),
+                    SplitVerdict::Differs => ("False", "Differs"),
+                    SplitVerdict::TooFew => ("Unknown", "TooFewCalls"),
+                    SplitVerdict::NoData => ("Unknown", "NoData"),
+                };
+                conditions::set_as(&mut all, now, generation, SPLIT_OBSERVED, status, (reason, &seen.message));
+            }
+            None => all.retain(|c| c.type_ != SPLIT_OBSERVED),
         }
         self.s.conditions = all;
     }

@@ -98,6 +98,7 @@ impl Machine<'_> {
     /// Asks for what brings arms and routes to where they should be.
     pub(super) fn steer_traffic(&mut self) {
         self.note_traffic();
+        self.note_observed();
         if self.s.canary_revision.is_none() || self.foreign() {
             return;
         }

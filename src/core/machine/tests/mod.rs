@@ -12,6 +12,7 @@ mod edits;
 mod faults;
 mod invariants;
 mod left;
+mod observed;
 mod people;
 mod plans;
 mod properties;

@@ -76,6 +76,7 @@ pub fn gate(name: &str) -> Gate {
         compare_histogram: None,
         absolute: None,
         paired: None,
+        split: None,
     }
 }
 
@@ -139,6 +140,7 @@ pub fn spec(steps: Option<Vec<Step>>, background: Option<Analysis>) -> VoiceRoll
                 propagation_delay: seconds(10),
                 stickiness: None,
             }),
+            proof: None,
         },
         steps,
         false_abort: 0.01,
