@@ -115,6 +115,16 @@ impl World {
             || self.seen.runs.iter().any(|r| r.stop && r.phase == RunPhase::Running)
     }
 
+    /// The background run's own gate counts more calls, up to now.
+    pub fn count_more(&mut self, canary: i64, stable: i64) {
+        let at = Some(Time(self.seen.now));
+        for gate in self.seen.runs.iter_mut().flat_map(|r| &mut r.gates).filter(|g| g.name == crate::core::proof::GATE) {
+            let counts = gate.split.get_or_insert_default();
+            (counts.calls.canary, counts.calls.stable) = (counts.calls.canary + canary, counts.calls.stable + stable);
+            counts.at.clone_from(&at);
+        }
+    }
+
     /// When the next measurement ends.
     pub(super) fn next_news(&self) -> Option<Timestamp> {
         let running = self.seen.runs.iter().filter(|r| r.phase == RunPhase::Running);

@@ -1,21 +1,18 @@
 //! The split that is seen, against the weight.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::specs::*;
 use super::world::World;
 use crate::api::VoiceRolloutSpec;
 use crate::api::action::Verb;
-use crate::api::proof::{Observed, SplitCalls, SplitCounts, SplitVerdict};
+use crate::api::proof::{Observed, SplitVerdict};
 use crate::api::status::Phase;
 use crate::core::proof::GATE;
 
 fn asks(more: serde_json::Value) -> VoiceRolloutSpec {
-    let mut proof = json!({"prometheus": {"address": "http://prometheus"}, "started": "voice_calls_started_total"});
-    json_patch::merge(&mut proof, &more);
     let mut spec = spec(Some(vec![weight(25), pause(Some(120)), weight(50), pause(None)]), None);
-    spec.traffic.proof = Some(serde_json::from_value(proof).unwrap());
+    spec.traffic.proof = Some(proof(more));
     spec
 }
 
@@ -29,11 +26,10 @@ fn proved(more: serde_json::Value) -> World {
 
 /// The background run has counted so many calls up to now.
 fn count(w: &mut World, canary: i64, stable: i64) {
-    let at = Some(Time(w.seen.now));
-    for gate in w.seen.runs.iter_mut().flat_map(|r| &mut r.gates).filter(|g| g.name == GATE) {
-        let calls = SplitCalls { canary, stable, without_bucket: None };
-        gate.split = Some(SplitCounts { calls, at: at.clone(), ..SplitCounts::default() });
+    for gate in w.seen.runs.iter_mut().flat_map(|r| &mut r.gates) {
+        gate.split = None;
     }
+    w.count_more(canary, stable);
     w.pass();
 }
 

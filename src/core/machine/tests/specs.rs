@@ -119,6 +119,13 @@ pub fn article() -> Vec<Step> {
 }
 
 /// Ten replicas, two Services, one VirtualService.
+/// A proof of the split, with more settings.
+pub fn proof(more: serde_json::Value) -> crate::api::proof::Proof {
+    let mut proof = serde_json::json!({"prometheus": {"address": "http://prometheus"}, "started": "voice_calls_started_total"});
+    json_patch::merge(&mut proof, &more);
+    serde_json::from_value(proof).unwrap()
+}
+
 pub fn spec(steps: Option<Vec<Step>>, background: Option<Analysis>) -> VoiceRolloutSpec {
     let service = VirtualServiceRef { name: "agent".into(), namespace: String::new(), routes: vec![] };
     VoiceRolloutSpec {
