@@ -14,6 +14,8 @@ mod audit;
 mod bad_input;
 #[path = "real/binomial.rs"]
 mod binomial;
+#[path = "real/buckets.rs"]
+mod buckets;
 #[path = "real/changes.rs"]
 mod changes;
 #[path = "real/commands.rs"]

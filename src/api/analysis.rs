@@ -8,14 +8,15 @@ use super::common::{Duration, SecretKeyRef, duration_schema, seconds};
 pub use super::compare::{Absolute, Compare, CompareHistogram};
 pub use super::judge::{Evidence, EvidenceLogs, EvidenceMetric, Judge, JudgeApi};
 pub use super::paired::{Paired, ScenarioPaths};
+pub use super::proof::Split;
 pub use super::provider::{Auth, BasicAuth, Header, Method, PrometheusProvider, Provider, Tls, WebProvider};
 pub use super::web::{CancelMethod, PollMethod, SuitePaths, WebCancel, WebPoll, WebRun};
 
 /// One gate: exactly one of `threshold`, `judge`, `compare`, `compareHistogram`, `absolute` and `paired`, and what its
-/// verdicts lead to.
+/// verdicts lead to. A run may also have the operator's own `split`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("(has(self.threshold) ? 1 : 0) + (has(self.judge) ? 1 : 0) + (has(self.paired) ? 1 : 0) + (has(self.compare) ? 1 : 0) + (has(self.compareHistogram) ? 1 : 0) + (has(self.absolute) ? 1 : 0) == 1").message("a gate is exactly one of threshold, judge, compare, compareHistogram, absolute, paired"))]
+#[x_kube(validation = Rule::new("(has(self.threshold) ? 1 : 0) + (has(self.judge) ? 1 : 0) + (has(self.paired) ? 1 : 0) + (has(self.compare) ? 1 : 0) + (has(self.compareHistogram) ? 1 : 0) + (has(self.absolute) ? 1 : 0) + (has(self.split) ? 1 : 0) == 1").message("a gate is exactly one of threshold, judge, compare, compareHistogram, absolute, paired"))]
 pub struct Gate {
     /// Name, unique within the analysis.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
@@ -66,9 +67,39 @@ pub struct Gate {
     /// The same eval scenarios on stable and canary, compared scenario by scenario.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paired: Option<Paired>,
+    /// Calls that begin, by version. Made by the operator from `traffic.proof`, and not for people to write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
 }
 
 impl Gate {
+    /// The operator's own gate that counts calls which begin; it holds and aborts nothing by itself.
+    pub fn that_counts(name: &str, split: Split) -> Self {
+        Self {
+            name: name.into(),
+            mode: Mode::Signal,
+            on_fail: OnFail::Pause,
+            on_error: OnError::Pause,
+            on_inconclusive: OnInconclusive::Extend,
+            error_budget: default_error_budget(),
+            min_duration: None,
+            max_duration: default_max_duration(),
+            false_abort: None,
+            threshold: None,
+            judge: None,
+            compare: None,
+            compare_histogram: None,
+            absolute: None,
+            paired: None,
+            split: Some(split),
+        }
+    }
+
+    /// How the gate reads counters of both arms, whatever it makes of them.
+    pub fn reads_counters(&self) -> Option<&super::compare::Counted> {
+        self.counted().or_else(|| self.split.as_ref().map(|s| &s.counted))
+    }
+
     /// Whether the gate keeps a part of the rollout's promise about false aborts.
     pub fn shares_false_abort(&self) -> bool {
         self.counted().is_some() || self.paired.is_some()

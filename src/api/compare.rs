@@ -240,13 +240,13 @@ pub struct RatePassIf {
     pub rate_below: f64,
 }
 
-fn default_revision_label() -> String {
+pub(super) fn default_revision_label() -> String {
     "revision".into()
 }
-fn default_pod_label() -> String {
+pub(super) fn default_pod_label() -> String {
     "pod".into()
 }
-fn default_interval() -> Duration {
+pub(super) fn default_interval() -> Duration {
     seconds(30)
 }
 fn default_warmup() -> Duration {

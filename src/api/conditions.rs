@@ -17,6 +17,8 @@ pub const DRAINING: &str = "Draining";
 pub const CALLS_READABLE: &str = "CallsReadable";
 /// Somebody else changed managed weights.
 pub const ROUTES_IN_SYNC: &str = "RoutesInSync";
+/// New calls are shared as the weight says, as far as was seen; `Unknown` while there are too few.
+pub const SPLIT_OBSERVED: &str = "SplitObserved";
 /// Services, VirtualServices, templates and Secrets that the spec names are there and usable.
 pub const REFERENCES_RESOLVED: &str = "ReferencesResolved";
 /// The preflight has found nothing that would cut live calls.
@@ -32,7 +34,18 @@ pub fn set(
     reason: &str,
     message: &str,
 ) {
-    let status = if status { "True" } else { "False" };
+    set_as(conditions, now, generation, type_, if status { "True" } else { "False" }, (reason, message));
+}
+
+/// The same with a status that may be `Unknown`; reason and message come last.
+pub fn set_as(
+    conditions: &mut Vec<Condition>,
+    now: Timestamp,
+    generation: Option<i64>,
+    type_: &str,
+    status: &str,
+    (reason, message): (&str, &str),
+) {
     let transition = match conditions.iter().find(|c| c.type_ == type_) {
         Some(old) if old.status == status => old.last_transition_time.clone(),
         _ => Time(now),

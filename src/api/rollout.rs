@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::analysis::{Arg, Gate};
 use super::common::{Duration, duration_schema, seconds};
+use super::proof::Proof;
 pub use super::sessions::Drain;
 use super::sessions::Sessions;
 use super::status::VoiceRolloutStatus;
+use super::stickiness::Stickiness;
 
 /// Describes a voice agent and how a new version of it reaches callers.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -157,13 +159,16 @@ pub enum Preflight {
 }
 
 /// One of the ways to split traffic.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.istio)").message("set traffic.istio"))]
 pub struct Traffic {
     /// Istio VirtualService weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub istio: Option<IstioTraffic>,
+    /// Checks after every change of the weight that new calls are shared as it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
 }
 
 /// Weights of Istio VirtualService http routes, between two Services or two subsets of one host.
@@ -191,6 +196,9 @@ pub struct IstioTraffic {
     #[serde(default = "default_propagation")]
     #[schemars(schema_with = "duration_schema")]
     pub propagation_delay: Duration,
+    /// How callers keep their version while the weight grows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stickiness: Option<Stickiness>,
 }
 
 /// A VirtualService and the names of its http routes to manage.

@@ -10,6 +10,7 @@ use super::common::SecretKeyRef;
 pub use super::comparison::{ArmCalls, Comparison, Memory, Outlook, PassLine, PodMemory, TestMemory};
 use super::judge::{JudgeRecord, Spent};
 use super::paired::PairedEvidence;
+use super::proof::SplitCounts;
 
 /// One execution of gates. Made by the operator; its spec never changes except `stop`.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -257,6 +258,9 @@ pub struct GateStatus {
     /// Scenarios that a `paired` gate has compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paired: Option<PairedEvidence>,
+    /// Calls that began, for the operator's own gate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<SplitCounts>,
     /// What the judge has used of its budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spent: Option<Spent>,

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::analysis::Mode;
+use super::proof::Observed;
 use super::run::{Consequence, RunKind, Verdict};
 
 /// Newest decisions kept in `status.decisions`.
@@ -189,7 +190,7 @@ pub struct StepState {
 }
 
 /// Canary weights in percent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Weights {
     /// What the routes should say.
@@ -198,6 +199,9 @@ pub struct Weights {
     /// The highest that a managed route was last seen to say.
     #[serde(default)]
     pub applied: i32,
+    /// How new calls were really shared since the last change; with `traffic.proof` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Observed>,
 }
 
 /// An http route of a VirtualService, and how the two arms are told apart in it.

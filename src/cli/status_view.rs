@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use super::table::{Cell, Ink, Paint, lines};
 use crate::api::analysis::Mode;
 use crate::api::conditions::{CALLS_READABLE, INVALID_SPEC, REFERENCES_RESOLVED, ROUTES_IN_SYNC};
+use crate::api::proof::SplitVerdict;
 use crate::api::run::{RunKind, Verdict};
 use crate::api::status::{AbortRecord, DecisionRecord, GateSummary, Phase, PreflightFinding, RevisionStatus, Role};
 use crate::api::{VoiceAnalysisRun, VoiceRollout, VoiceRolloutStatus};
@@ -64,6 +65,10 @@ fn facts(rollout: &VoiceRollout, status: &VoiceRolloutStatus, now: Timestamp) ->
         fact("Message", Ink::Plain, status.message.clone());
     }
     fact("Weight", Ink::Plain, weight(status));
+    if let Some(seen) = &status.weights.observed {
+        let ink = if seen.verdict == SplitVerdict::Differs { Ink::Red } else { Ink::Plain };
+        fact("Split", ink, seen.message.clone());
+    }
     if !status.step_display.is_empty() {
         fact("Step", Ink::Plain, step(status, now));
     }

@@ -12,6 +12,7 @@ pub mod managed;
 pub mod observe;
 pub mod plan;
 pub mod preflight;
+pub mod proof;
 pub mod resolve;
 pub mod revision;
 pub mod route;

@@ -67,10 +67,10 @@ impl Observations {
         self.replica_sets.iter().find(|r| r.hash == hash)
     }
 
-    /// The highest canary weight that a readable managed route has, in percent.
+    /// The highest canary weight that a readable managed route has, of calls or of buckets, in percent.
     pub fn applied_weight(&self) -> i32 {
         let weights = self.routes.iter().flat_map(|r| r.weights.as_ref().unwrap_or(&r.readable));
-        weights.map(|w| i32::try_from(w.canary).unwrap_or(100)).max().unwrap_or(0)
+        weights.map(|w| i32::try_from(w.given()).unwrap_or(100)).max().unwrap_or(0)
     }
 }
 
@@ -118,6 +118,11 @@ pub struct PodSeen {
     pub cost: i64,
     /// What we have written on it.
     pub mark: Option<Mark>,
+}
+
+/// Why live calls are not known, by the first pod that says so.
+pub fn unread(pods: &[PodSeen]) -> Option<String> {
+    pods.iter().find_map(|p| p.unread.as_ref().map(|why| format!("pod {}: {why}", p.name)))
 }
 
 /// What a pod that drains is marked as.
@@ -197,13 +202,21 @@ pub struct RouteSeen {
     /// Managed routes that can be read although others of the VirtualService cannot: an abort takes them back all the
     /// same.
     pub readable: Vec<RouteWeights>,
+    /// There are generated routes of http routes that are not managed, or cannot be read.
+    pub strays: bool,
+    /// An http route that takes every call away from a managed one: which, in one sentence.
+    pub shadowed: Option<String>,
 }
 
 impl RouteSeen {
     /// Every managed route says `canary`, and the rest to stable.
     pub fn says(&self, canary: i32) -> bool {
-        let canary = i64::from(canary);
-        self.weights.as_ref().is_ok_and(|all| all.iter().all(|w| w.canary == canary && w.stable == 100 - canary))
+        !self.strays && self.weights.as_ref().is_ok_and(|all| all.iter().all(|w| w.says(i64::from(canary))))
+    }
+
+    /// Some of it is known to give the canary calls, whether or not all of it can be read.
+    pub fn gives(&self) -> bool {
+        self.strays || self.weights.as_ref().unwrap_or(&self.readable).iter().any(|w| !w.is_clear())
     }
 }
 

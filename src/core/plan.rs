@@ -16,6 +16,7 @@ use crate::core::SpecError;
 use crate::core::gates::{consequence, settle_time};
 use crate::core::observe::Observations;
 use crate::core::preflight::{self, Finding};
+use crate::core::proof::{self, ProofPlan};
 use crate::core::resolve::{self, Claim, Facts};
 use crate::core::revision::steps_hash;
 
@@ -48,6 +49,8 @@ pub struct Plan {
     pub explainers: Vec<(Option<i32>, String)>,
     /// See the spec; `None` when no gate may spend it.
     pub false_abort: Option<f64>,
+    /// What is asked of the split; `None` when nobody asks.
+    pub proof: Option<ProofPlan>,
     /// Steps stand still.
     pub paused: bool,
     /// See the spec.
@@ -137,6 +140,13 @@ impl Plan {
         check_workload(name, spec, &mut errors);
         check_durations(spec, &mut errors);
         check_drain(spec, &mut errors);
+        if let Some(proof) = &spec.traffic.proof {
+            errors.extend(resolve::proof_problems(proof, "spec.traffic.proof"));
+            if let Some(i) = gates.iter().position(|g| g.gate.name == proof::GATE) {
+                errors
+                    .push(SpecError::new(format!("spec.analysis gate {i}"), format!("the name {} is that of traffic.proof", proof::GATE)));
+            }
+        }
         let istio = check_traffic(spec, &mut errors);
         errors.sort();
         errors.dedup();
@@ -146,6 +156,7 @@ impl Plan {
         });
         Self {
             patience: patience.collect(),
+            proof: ProofPlan::of(&spec.traffic),
             false_abort: (!shares.is_empty()).then_some(spec.false_abort),
             shares,
             explainers,
@@ -430,6 +441,13 @@ fn check_traffic<'a>(spec: &'a VoiceRolloutSpec, errors: &mut Vec<SpecError>) ->
     }
     if istio.destination_rule.as_ref().is_some_and(|rule| rule.stable_subset == rule.canary_subset) {
         errors.push(SpecError::new("spec.traffic.istio.destinationRule", "stableSubset and canarySubset must be two subsets"));
+    }
+    if let Some(stickiness) = &istio.stickiness {
+        let path = "spec.traffic.istio.stickiness";
+        match &stickiness.header_buckets {
+            Some(buckets) => errors.extend(crate::core::route::problems(buckets, &format!("{path}.headerBuckets"))),
+            None => errors.push(SpecError::new(path, "set headerBuckets, or leave it out")),
+        }
     }
     if istio.virtual_services.is_empty() {
         errors.push(SpecError::new("spec.traffic.istio.virtualServices", "name at least one VirtualService"));

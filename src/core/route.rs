@@ -1,20 +1,27 @@
 //! Weights in a VirtualService: read them, and make the smallest edit that changes them.
 //!
 //! The edit is an RFC 6902 patch that first tests that each touched route is still the one that was read, and then
-//! writes the weights of its two destinations. Nothing else of the object is named in it, so every other field,
-//! known or unknown, stays as it was.
+//! writes the weights of its two destinations, and the http routes above it that are ours. Nothing else of the object is
+//! named in it, so every other field, known or unknown, stays as it was.
 
 use json_patch::jsonptr::{PointerBuf, Token};
 use json_patch::{AddOperation, Patch, PatchOperation, TestOperation};
 use serde_json::Value;
 
+#[cfg(test)]
+mod bucket_tests;
+mod buckets;
 mod host;
 mod leads;
+mod own;
 mod subset;
 #[cfg(test)]
 mod tests;
 
+pub use buckets::{below, problems};
 pub use leads::{Lead, LeadKind, leads};
+use own::Moves;
+pub use own::{Own, Wanted, may_be_generated, shadowed};
 pub use subset::subset_patch;
 
 /// How the two arms are told apart in a route's destinations.
@@ -57,6 +64,22 @@ pub struct RouteWeights {
     pub stable: i64,
     /// Canary weight; an absent one is 0.
     pub canary: i64,
+    /// What the routes above it say that are ours.
+    pub buckets: Buckets,
+}
+
+/// What the generated routes above a managed one say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Buckets {
+    /// There are none, and none are asked for.
+    #[default]
+    Unused,
+    /// There are none, though there should be while the route has canary weight.
+    Absent,
+    /// They are what they should be at this canary weight.
+    At(i64),
+    /// They are something else, and send the canary at most the buckets of this weight.
+    Wrong(i64),
 }
 
 /// Why a VirtualService cannot be managed. The message says what to do.
@@ -79,37 +102,47 @@ pub enum Direction {
 ///
 /// # Errors
 /// A route that is missing, unnamed among several, or does not have exactly the two destinations.
-pub fn read(vs: &Value, names: &[String], split: &Split) -> Result<Vec<RouteWeights>, RouteError> {
-    let reader = Reader::new(vs, split);
+pub fn read(vs: &Value, names: &[String], split: &Split, own: &Own) -> Result<Vec<RouteWeights>, RouteError> {
+    let reader = Reader::new(vs, split, own);
     reader.select(names)?.into_iter().map(|index| reader.route(index)).collect()
 }
 
 /// JSON patch that sets the canary weight of `routes` (as [`read`] gave them) to `canary` and the stable weight to
-/// the rest; `None` when the VirtualService says so already. See [`Direction`] for what it tests, and for the routes
-/// that a lowering patch leaves below `canary`.
-pub fn patch(vs: &Value, routes: &[RouteWeights], canary: i32, direction: Direction) -> Option<Patch> {
+/// the rest, and makes the routes above them that are `own` what they should be then; `None` when the VirtualService says
+/// so already. See [`Direction`] for what it tests, and for the routes that a lowering patch leaves below `canary`.
+pub fn patch(vs: &Value, routes: &[RouteWeights], own: &Own, canary: i32, direction: Direction) -> Option<Patch> {
     let target = i64::from(canary).clamp(0, 100);
     let mut tests = Vec::new();
     let mut writes = Vec::new();
+    let mut moves = Moves::new(own, vs);
     for route in routes {
         let goal = match direction {
             Direction::Raise => target,
             Direction::Lower => route.canary.clamp(0, target),
         };
-        if (route.stable, route.canary) == (100 - goal, goal) {
+        let there = (route.stable, route.canary) == (100 - goal, goal);
+        if !moves.want(route, goal) && there {
             continue;
         }
         tests.extend(same_route(vs, route));
         if direction == Direction::Lower && goal > 0 {
             tests.push(test(route.destination(route.canary_at, &["weight"]), route.canary.into()));
         }
-        writes.push(add(route.destination(route.stable_at, &["weight"]), (100 - goal).into()));
-        writes.push(add(route.destination(route.canary_at, &["weight"]), goal.into()));
+        if !there {
+            writes.push(add(route.destination(route.stable_at, &["weight"]), (100 - goal).into()));
+            writes.push(add(route.destination(route.canary_at, &["weight"]), goal.into()));
+        }
     }
+    moves.drop_strays(routes);
+    let adds = moves.adds();
+    let (found, moved) = moves.operations();
+    tests.extend(found);
+    writes.extend(moved);
     if writes.is_empty() {
         return None;
     }
-    if direction == Direction::Raise {
+    // What is put in rests on the whole route below it.
+    if direction == Direction::Raise || adds {
         tests.insert(0, test(PointerBuf::from_tokens(["metadata", "resourceVersion"]), vs["metadata"]["resourceVersion"].clone()));
     }
     Some(Patch(tests.into_iter().chain(writes).collect()))
@@ -133,6 +166,40 @@ pub fn half_qualified(vs: &Value, routes: &[RouteWeights]) -> Vec<(String, Strin
 }
 
 impl RouteWeights {
+    /// The route and those above it that are ours say `canary`, and the rest to stable.
+    pub fn says(&self, canary: i64) -> bool {
+        let buckets = match self.buckets {
+            Buckets::Unused => true,
+            Buckets::Absent => canary == 0,
+            Buckets::At(weight) => weight == canary,
+            Buckets::Wrong(_) => false,
+        };
+        buckets && (self.canary, self.stable) == (canary, 100 - canary)
+    }
+
+    /// The most that the canary gets, of calls or of buckets, in percent.
+    pub fn given(&self) -> i64 {
+        match self.buckets {
+            Buckets::At(weight) | Buckets::Wrong(weight) => self.canary.max(weight),
+            Buckets::Unused | Buckets::Absent => self.canary,
+        }
+    }
+
+    /// The canary gets less than `weight` of calls or of buckets, or it is not certain that it does not.
+    pub fn is_below(&self, weight: i64) -> bool {
+        let buckets = match self.buckets {
+            Buckets::Unused => false,
+            Buckets::Absent | Buckets::Wrong(_) => weight > 0,
+            Buckets::At(at) => at < weight,
+        };
+        buckets || self.canary < weight
+    }
+
+    /// It gives the canary nothing, and there is nothing of ours above it.
+    pub fn is_clear(&self) -> bool {
+        self.canary == 0 && matches!(self.buckets, Buckets::Unused | Buckets::Absent)
+    }
+
     /// Path of the route, or of a field in it.
     fn field(&self, rest: &[&str]) -> PointerBuf {
         pointer(&["spec", "http"], self.index, rest)
@@ -187,6 +254,8 @@ fn add(path: PointerBuf, value: Value) -> PatchOperation {
 struct Reader<'a> {
     http: &'a [Value],
     split: &'a Split,
+    own: &'a Own,
+    vs: &'a Value,
     /// `namespace/name`, for messages.
     id: String,
     /// Short hosts resolve here.
@@ -194,14 +263,16 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(vs: &'a Value, split: &'a Split) -> Self {
-        let own = match split {
+    fn new(vs: &'a Value, split: &'a Split, own: &'a Own) -> Self {
+        let home = match split {
             Split::Hosts { namespace, .. } | Split::Subsets { namespace, .. } => namespace,
         };
-        let namespace = vs["metadata"]["namespace"].as_str().unwrap_or(own);
+        let namespace = vs["metadata"]["namespace"].as_str().unwrap_or(home);
         Self {
             http: vs["spec"]["http"].as_array().map_or(&[], Vec::as_slice),
             split,
+            own,
+            vs,
             id: format!("{namespace}/{}", vs["metadata"]["name"].as_str().unwrap_or_default()),
             namespace,
         }
@@ -210,10 +281,10 @@ impl<'a> Reader<'a> {
     /// Indices of the routes to manage, each once.
     fn select(&self, names: &[String]) -> Result<Vec<usize>, RouteError> {
         if names.is_empty() {
-            return match self.http.len() {
-                1 => Ok(vec![0]),
-                0 => Err(self.error(format!("has no http routes; write one with the destinations {}", self.wanted()))),
-                n => Err(self.error(format!("has {n} http routes; name those to manage in `routes` ({})", self.names()))),
+            return match self.theirs().collect::<Vec<_>>().as_slice() {
+                [only] => Ok(vec![*only]),
+                [] => Err(self.error(format!("has no http routes; write one with the destinations {}", self.wanted()))),
+                many => Err(self.error(format!("has {} http routes; name those to manage in `routes` ({})", many.len(), self.names()))),
             };
         }
         let mut indices = Vec::new();
@@ -239,14 +310,22 @@ impl<'a> Reader<'a> {
             [Some(Arm::Canary), Some(Arm::Stable)] => (1, 0),
             _ => return Err(self.wrong_destinations(index, destinations)),
         };
-        Ok(RouteWeights {
+        let mut weights = RouteWeights {
             route: self.http[index]["name"].as_str().unwrap_or_default().to_owned(),
             index,
             stable_at,
             canary_at,
             stable: self.weight(index, &destinations[stable_at])?,
             canary: self.weight(index, &destinations[canary_at])?,
-        })
+            buckets: Buckets::Unused,
+        };
+        weights.buckets = self.own.state(self.vs, &weights);
+        Ok(weights)
+    }
+
+    /// Indices of the routes that are not ours.
+    fn theirs(&self) -> impl Iterator<Item = usize> {
+        (0..self.http.len()).filter(|i| !self.own.is_generated(&self.http[*i]))
     }
 
     fn arm(&self, destination: &Value) -> Option<Arm> {
@@ -304,8 +383,8 @@ impl<'a> Reader<'a> {
     }
 
     fn names(&self) -> String {
-        let names: Vec<String> =
-            self.http.iter().map(|r| r["name"].as_str().map_or_else(|| "one without a name".to_owned(), |n| format!("{n:?}"))).collect();
+        let named = |i: usize| self.http[i]["name"].as_str().map_or_else(|| "one without a name".to_owned(), |n| format!("{n:?}"));
+        let names: Vec<String> = self.theirs().map(named).collect();
         if names.is_empty() { "it has none".to_owned() } else { names.join(", ") }
     }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::clock::Clock;
 use super::drain;
 use super::leadership::Leadership;
-use super::routes::{self, RouteWriteError};
+use super::routes::{self, Managed, RouteWriteError};
 use super::stores::Stores;
 use super::workload;
 use super::write::{WriteError, write};
@@ -172,17 +172,20 @@ impl Hands<'_> {
         if direction == Direction::Raise {
             self.check_current().await?;
         }
-        routes::set_weights(self.client, self.leadership, &object, &reference.routes, &split, canary, direction).await?;
+        let managed = Managed { names: &reference.routes, split: &split, own: &gather::own(self.rollout) };
+        routes::set_weights(self.client, self.leadership, &object, &managed, canary, direction).await?;
         Ok(())
     }
 
     async fn return_route(&self, route: &ManagedRoute) -> Result<(), ActError> {
-        let own = self.namespace();
+        let home = self.namespace();
         // Deleted, or closed to us, meanwhile: the next pass lets it go.
         let object = self.stores.virtual_services.get(&route.namespace, &route.virtual_service).map(|o| o.object());
-        let Some(object) = object.filter(|o| routes::allowed_from(o, &own)) else { return Ok(()) };
-        let split = split_of(route, &own);
-        routes::set_weights(self.client, self.leadership, &object, &left::names(route), &split, 0, Direction::Lower).await?;
+        let Some(object) = object.filter(|o| routes::allowed_from(o, &home)) else { return Ok(()) };
+        let split = split_of(route, &home);
+        let own = gather::own(self.rollout).of_left(&route.route);
+        let managed = Managed { names: &left::names(route), split: &split, own: &own };
+        routes::set_weights(self.client, self.leadership, &object, &managed, 0, Direction::Lower).await?;
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use crate::core::observe::{ActionSeen, ArmSeen, Observations, ReplicaSetSeen, Ro
 use crate::core::plan::as_json;
 use crate::core::resolve::TemplateContent;
 use crate::core::revision::revision_hash;
-use crate::core::route::{self, Split};
+use crate::core::route::{self, Own, Split, Wanted};
 
 /// Facts of the rollout's metadata.
 pub fn subject(rollout: &VoiceRollout) -> Subject {
@@ -43,10 +43,12 @@ pub fn gather(stores: &Stores, live: &LiveCalls, rollout: &VoiceRollout, now: Ti
         None => (unusable_arm("traffic"), unusable_arm("traffic")),
     };
     let (pods, cut) = live::pods(stores, live, rollout, &replica_sets, now);
+    let surroundings = surroundings::of(stores, rollout, &namespace, &pods);
     let split = istio.and_then(|i| split(stores, &namespace, i).ok());
     let rival = rival(stores, rollout, &namespace);
     let theirs = |v| rival.is_some() && is_theirs(stores, rollout, &namespace, v);
-    let seen = |i: &IstioTraffic, v| RouteSeen { theirs: theirs(v), ..route_seen(stores, &namespace, i, v) };
+    let own = own(rollout);
+    let seen = |i: &IstioTraffic, v| RouteSeen { theirs: theirs(v), ..route_seen(stores, &namespace, i, v, &own) };
     let routes: Vec<RouteSeen> = istio.iter().flat_map(|i| i.virtual_services.iter().map(|v| seen(i, v))).collect();
     Observations {
         now,
@@ -67,7 +69,7 @@ pub fn gather(stores: &Stores, live: &LiveCalls, rollout: &VoiceRollout, now: Ti
         actions: actions(stores, rollout, &namespace, actions_verified),
         templates: templates(stores, rollout, &namespace),
         rival,
-        surroundings: surroundings::of(stores, rollout, &namespace),
+        surroundings,
     }
 }
 
@@ -156,31 +158,49 @@ pub fn split(stores: &Stores, namespace: &str, istio: &IstioTraffic) -> Result<S
     })
 }
 
+/// The http routes that are this rollout's own, and what they should be.
+pub fn own(rollout: &VoiceRollout) -> Own {
+    let buckets = rollout.spec.traffic.istio.as_ref().and_then(|i| i.stickiness.as_ref()).and_then(|s| s.header_buckets.as_ref());
+    let wanted = match buckets {
+        None => Wanted::None,
+        Some(buckets) if route::problems(buckets, "").is_empty() => Wanted::Buckets(buckets.clone()),
+        Some(_) => Wanted::AsTheyAre,
+    };
+    Own::new(&rollout.namespace().unwrap_or_default(), &rollout.name_any(), wanted)
+}
+
 /// Namespace of a VirtualService reference.
 pub fn route_namespace<'a>(namespace: &'a str, reference: &'a VirtualServiceRef) -> &'a str {
     if reference.namespace.is_empty() { namespace } else { &reference.namespace }
 }
 
-fn route_seen(stores: &Stores, namespace: &str, istio: &IstioTraffic, reference: &VirtualServiceRef) -> RouteSeen {
+fn route_seen(stores: &Stores, namespace: &str, istio: &IstioTraffic, reference: &VirtualServiceRef, own: &Own) -> RouteSeen {
     let home = route_namespace(namespace, reference);
-    let seen = |weights, readable| RouteSeen {
+    let none = RouteSeen {
         namespace: home.into(),
         name: reference.name.clone(),
         names: reference.routes.clone(),
         theirs: false,
-        weights,
-        readable,
+        weights: Ok(Vec::new()),
+        readable: Vec::new(),
+        strays: false,
+        shadowed: None,
     };
-    match writable_route(stores, namespace, home, istio, reference) {
-        Err(problem) => seen(Err(problem), Vec::new()),
-        Ok((object, split)) => match read_weights(&object, home, reference, &split) {
-            Ok(weights) => seen(Ok(weights), Vec::new()),
-            Err(problem) => {
-                let one = |name: &String| route::read(&object, std::slice::from_ref(name), &split).unwrap_or_default();
-                seen(Err(problem), reference.routes.iter().flat_map(one).collect())
-            }
-        },
-    }
+    let (object, split) = match writable_route(stores, namespace, home, istio, reference) {
+        Err(problem) => return RouteSeen { weights: Err(problem), ..none },
+        Ok(found) => found,
+    };
+    let weights = read_weights(&object, home, reference, &split, own);
+    let readable = match (&weights, reference.routes.as_slice()) {
+        (Ok(_), _) => Vec::new(),
+        (Err(_), []) => route::read(&object, &[], &split, own).unwrap_or_default(),
+        (Err(_), names) => {
+            names.iter().flat_map(|name| route::read(&object, std::slice::from_ref(name), &split, own).unwrap_or_default()).collect()
+        }
+    };
+    let all = weights.as_ref().unwrap_or(&readable);
+    let strays = own.has_strays(&object, all.iter().map(|w| w.route.as_str()));
+    RouteSeen { strays, shadowed: route::shadowed(&object, own, all), weights, readable, ..none }
 }
 
 /// The VirtualService, if this rollout may write it, and how its destinations are told apart.
@@ -206,8 +226,15 @@ pub(super) fn writable_route(
 }
 
 /// The weights, unless calls for a destination would reach no Service.
-fn read_weights(object: &Value, home: &str, reference: &VirtualServiceRef, split: &Split) -> Result<Vec<route::RouteWeights>, String> {
-    let weights = route::read(object, &reference.routes, split).map_err(|e| e.to_string())?;
+fn read_weights(
+    object: &Value,
+    home: &str,
+    reference: &VirtualServiceRef,
+    split: &Split,
+    own: &Own,
+) -> Result<Vec<route::RouteWeights>, String> {
+    let weights = route::read(object, &reference.routes, split, own).map_err(|e| e.to_string())?;
+    own.check(object, &weights).map_err(|e| e.to_string())?;
     match route::half_qualified(object, &weights).first() {
         Some((written, full)) if matches!(split, Split::Hosts { .. }) => {
             Err(format!("VirtualService {home}/{}: Istio takes host {written} as it is and finds no Service: write {full}", reference.name))

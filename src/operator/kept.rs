@@ -25,6 +25,7 @@ use crate::core::live::PodFacts;
 use crate::core::observe::{ActionSeen, Mark, ReplicaSetSeen, RunSeen};
 use crate::core::preflight::{self, Keeper, Sidecar, UNMANAGED_ROUTES_ANNOTATION};
 use crate::core::resolve::TemplateContent;
+use crate::core::route;
 
 /// A copy of the whole manifest that kubectl leaves behind.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -287,11 +288,16 @@ impl Kept for SliceKept {
 pub struct IstioKept(Box<str>);
 
 impl IstioKept {
-    /// Names, destinations, weights and time-outs of the http routes; where tcp and tls routes lead.
+    /// Names, conditions, destinations, weights and time-outs of the http routes; those that may be managed, or may be made
+    /// by us, whole: what we write above a managed route takes over all that it says. Where tcp and tls routes lead.
     pub fn virtual_service(object: &DynamicObject) -> Self {
         let destination = |d: &Value| picked(d, &["destination", "weight"]);
+        let whole = |r: &Value| r["route"].as_array().is_some_and(|all| all.len() == 2) || route::may_be_generated(r);
         let route = |r: &Value| {
-            let mut kept = picked(r, &["name", "timeout"]);
+            if whole(r) {
+                return r.clone();
+            }
+            let mut kept = picked(r, &["name", "match", "timeout"]);
             if let Some(all) = r["route"].as_array() {
                 kept["route"] = all.iter().map(destination).collect();
             }
@@ -398,6 +404,9 @@ fn run_seen(run: &VoiceAnalysisRun) -> RunSeen {
         gate.measurements = Vec::new();
         // That there is one says that the gate counts calls; its counters are the analysis controller's.
         gate.memory = gate.memory.take().map(|_| Memory::default());
+        if let Some(split) = &mut gate.split {
+            split.memory = Memory::default();
+        }
     }
     RunSeen {
         name: run.name_any(),

@@ -2,7 +2,7 @@
 
 use kube::ResourceExt;
 
-use super::gather::{route_namespace, service_arm, subset_arm};
+use super::gather::{own, route_namespace, service_arm, subset_arm};
 use super::kept::ROUTE;
 use super::routes;
 use super::stores::Stores;
@@ -11,7 +11,7 @@ use crate::api::rollout::DestinationRuleRef;
 use crate::api::status::ManagedRoute;
 use crate::core::managed::{self, split_of, title};
 use crate::core::observe::{LeftRoute, ReplicaSetSeen, RouteSeen};
-use crate::core::route::{self, RouteWeights, Split};
+use crate::core::route::{self, Buckets, RouteWeights, Split};
 
 /// The routes of `status.managedRoutes` that are not among `named`.
 pub fn routes(
@@ -49,7 +49,21 @@ fn weights(stores: &Stores, rollout: &VoiceRollout, namespace: &str, left: &Mana
         return Err(format!("{} is managed by VoiceRollout {other} now", title(left)));
     }
     let value = serde_json::to_value(&object).map_err(|e| format!("VirtualService {home}/{name}: {e}"))?;
-    let found = route::read(&value, &names(left), &split_of(left, namespace)).map_err(|e| e.to_string())?;
+    let own = own(rollout).of_left(&left.route);
+    let found = match route::read(&value, &names(left), &split_of(left, namespace), &own) {
+        Ok(found) => found,
+        // What was made for it goes on sending calls.
+        Err(_) if own.has_strays(&value, []) => vec![RouteWeights {
+            route: left.route.clone(),
+            index: 0,
+            stable_at: 0,
+            canary_at: 1,
+            stable: 100,
+            canary: 0,
+            buckets: Buckets::Wrong(100),
+        }],
+        Err(error) => return Err(error.to_string()),
+    };
     found.into_iter().next().ok_or_else(|| format!("{} does not exist any more", title(left)))
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::leadership::Leadership;
 use super::write::{WRITE_TIMEOUT, WriteError, write};
 use crate::api::common::{ALLOW_FROM_ANNOTATION, FIELD_MANAGER, REVISION_LABEL};
-use crate::core::route::{self, Direction, RouteError, RouteWeights, Split};
+use crate::core::route::{self, Direction, Own, RouteError, RouteWeights, Split};
 
 #[cfg(test)]
 mod tests;
@@ -70,7 +70,18 @@ pub fn allowed_from(vs: &DynamicObject, namespace: &str) -> bool {
         || vs.annotations().get(ALLOW_FROM_ANNOTATION).is_some_and(|list| list.split(',').any(|n| n.trim() == namespace))
 }
 
-/// Sets the canary weight of the http routes `names` (empty: the only one) of `vs`, a copy from a cache. A lowering
+/// Which http routes of a VirtualService to write.
+#[derive(Clone, Copy, Debug)]
+pub struct Managed<'a> {
+    /// Their names; empty: the only one.
+    pub names: &'a [String],
+    /// How their destinations are told apart.
+    pub split: &'a Split,
+    /// The routes above them that are ours.
+    pub own: &'a Own,
+}
+
+/// Sets the canary weight of the managed http routes of `vs`, a copy from a cache. A lowering
 /// edit reads the object again on a conflict and tries at once; it also lowers what it can when one of several routes
 /// cannot be managed. Whether this rollout may write `vs` at all is the caller's check: [`allowed_from`].
 ///
@@ -80,8 +91,7 @@ pub async fn set_weights(
     client: &Client,
     leadership: &Leadership,
     vs: &DynamicObject,
-    names: &[String],
-    split: &Split,
+    managed: &Managed<'_>,
     canary: i32,
     direction: Direction,
 ) -> Result<Written, RouteWriteError> {
@@ -91,13 +101,13 @@ pub async fn set_weights(
     let mut attempt = 1;
     loop {
         let value = to_value(newest.as_ref().unwrap_or(vs));
-        let (routes, error) = read(&value, names, split, direction);
+        let (routes, error) = read(&value, managed, direction);
         // The cache may be behind: what cannot be lowered is looked at again.
         if error.is_some() && direction == Direction::Lower && newest.is_none() {
             newest = Some(get(&api, "VirtualService", vs).await?);
             continue;
         }
-        let outcome = match route::patch(&value, &routes, canary, direction) {
+        let outcome = match route::patch(&value, &routes, managed.own, canary, direction) {
             None => Ok(Written::Unchanged),
             Some(patch) => {
                 let what = format!("set the canary weight to {canary} in VirtualService {id}");
@@ -117,12 +127,15 @@ pub async fn set_weights(
 }
 
 /// The routes that can be edited, and why one cannot. A raising edit takes all or none.
-fn read(vs: &Value, names: &[String], split: &Split, direction: Direction) -> (Vec<RouteWeights>, Option<RouteError>) {
-    let error = match route::read(vs, names, split) {
+fn read(vs: &Value, managed: &Managed<'_>, direction: Direction) -> (Vec<RouteWeights>, Option<RouteError>) {
+    let Managed { names, split, own } = managed;
+    let read = route::read(vs, names, split, own);
+    let checked = |routes: &Vec<RouteWeights>| if direction == Direction::Raise { own.check(vs, routes) } else { Ok(()) };
+    let error = match read.and_then(|routes| checked(&routes).map(|()| routes)) {
         Ok(routes) => return (routes, None),
         Err(error) => error,
     };
-    let single = |name: &String| route::read(vs, std::slice::from_ref(name), split).ok();
+    let single = |name: &String| route::read(vs, std::slice::from_ref(name), split, own).ok();
     let routes = if direction == Direction::Lower { names.iter().filter_map(single).flatten().collect() } else { Vec::new() };
     (routes, Some(error))
 }

@@ -2,23 +2,25 @@
 
 use kube::ResourceExt;
 
-use super::gather::{route_namespace, writable_route};
+use super::gather::{own, route_namespace, writable_route};
 use super::stores::Stores;
 use crate::api::VoiceRollout;
 use crate::api::rollout::{IstioTraffic, VirtualServiceRef};
+use crate::core::observe::{PodSeen, unread};
 use crate::core::preflight::{Keeper, KeptObject, Surroundings, VirtualServiceSeen};
 
-/// Of a rollout in `namespace`.
-pub fn of(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Surroundings {
+/// Of a rollout in `namespace`, with what is known of its pods.
+pub fn of(stores: &Stores, rollout: &VoiceRollout, namespace: &str, pods: &[PodSeen]) -> Surroundings {
     let istio = rollout.spec.traffic.istio.as_ref();
     let seen = |istio: &IstioTraffic, reference: &VirtualServiceRef| {
         let (object, split) = writable_route(stores, namespace, route_namespace(namespace, reference), istio, reference).ok()?;
-        Some(VirtualServiceSeen::of(&object, &reference.routes, &split))
+        Some(VirtualServiceSeen::of(&object, &reference.routes, &split, &own(rollout)))
     };
     Surroundings {
         virtual_services: istio.iter().flat_map(|i| i.virtual_services.iter().filter_map(|v| seen(i, v))).collect(),
         selectors: istio.map(|i| selectors(stores, namespace, i)).unwrap_or_default(),
         sidecars: stores.sidecars_of(namespace, &rollout.name_any()),
+        unread: unread(pods),
     }
 }
 

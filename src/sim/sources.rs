@@ -89,7 +89,7 @@ impl ScenarioSources {
             .scenario
             .release_of(&image)
             .ok_or_else(|| SourceError::new(format!("scenario {}: no release has the tag of image {image}", self.scenario.name)))?;
-        if request.gate.counted().is_some() {
+        if request.gate.reads_counters().is_some() {
             let counted = Some(self.count(request)?);
             let answer = Answer { says: Says::Counters, takes: Duration::ZERO };
             let measured = Measured { gate: request.gate.name.clone(), release: release.name.clone(), at: now, times: 1, answer, counted };
@@ -145,9 +145,10 @@ impl ScenarioSources {
     /// Counters of both arms' pods: as many calls as they answered, of the quality of their release.
     fn count(&self, request: &Request) -> Result<Snapshot, SourceError> {
         let calls = self.calls.as_ref().ok_or_else(|| SourceError::new("nobody calls in this world: there is nothing to count"))?;
-        let Some(Ok(question)) = Question::of(&request.gate) else { return Err(SourceError::new("the gate does not count calls")) };
+        let counted = request.gate.reads_counters().ok_or_else(|| SourceError::new("the gate does not count calls"))?;
+        let question = Question::of(&request.gate).and_then(Result::ok);
         let now = self.clock.now();
-        let lag = std_duration(question.counted.prometheus.scrape_interval).as_secs();
+        let lag = std_duration(counted.prometheus.scrape_interval).as_secs();
         let at = request.started_at.as_second().saturating_sub(i64::try_from(lag).unwrap_or(0));
         let mut seen = Snapshot { at, ..Snapshot::default() };
         for (pod, revision, calls) in calls.by_pod(&request.namespace) {
@@ -158,9 +159,11 @@ impl ScenarioSources {
             let image = self.image_of(request, &revision)?;
             let quality = self.scenario.release_of(&image).map(|r| r.quality.clone()).unwrap_or_default();
             let share = |share: f64| Some((calls as f64 * share + phase(&pod)).floor() as u64);
-            let rest: Vec<Option<u64>> = match &question.needs {
-                Needs::Counters { good, .. } => vec![share(if *good { 1.0 - quality.bad } else { quality.bad })],
-                Needs::Histogram { bounds, .. } => bounds.iter().map(|b| share(1.0 - quality.above(*b))).collect(),
+            let rest: Vec<Option<u64>> = match question.as_ref().map(|q| &q.needs) {
+                // Calls that began: there is nothing else to them.
+                None => vec![Some(0)],
+                Some(Needs::Counters { good, .. }) => vec![share(if *good { 1.0 - quality.bad } else { quality.bad })],
+                Some(Needs::Histogram { bounds, .. }) => bounds.iter().map(|b| share(1.0 - quality.above(*b))).collect(),
             };
             let counts = std::iter::once(Some(calls)).chain(rest.into_iter().map(|n| n.map(|n| n.min(calls)))).collect();
             seen.pods.push(PodSample { pod, canary, scraped: now.as_second() as f64, counts });
@@ -249,6 +252,7 @@ fn check(request: &Request) -> Result<(), SourceError> {
                 metric.count_query.as_ref().map_or(Ok(()), |query| check_query(query, &args))
             })
         }
+        (None, None) if request.gate.split.is_some() => Ok(()),
         (None, None) if request.gate.counted().is_some() => check_counted(request),
         _ => Err(SourceError::new(format!("gate {}: set exactly one of threshold, judge, compare, ...", request.gate.name))),
     }

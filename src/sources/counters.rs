@@ -21,17 +21,17 @@ type Rows = BTreeMap<(bool, String), f64>;
 /// Takes a look at the counters of the request's gate, as they were one scrape before the measurement began.
 pub(super) async fn look(http: &Http, vault: &Vault<'_>, request: &Request) -> Result<Progress, SourceError> {
     let gate = &request.gate;
+    if let Some(split) = &gate.split {
+        let looker = Looker::new(http, vault, request, &split.counted, Some(request.stable_revision.as_str()));
+        return looker.started(&split.started, split.without_bucket.as_deref()).await;
+    }
     let question = match Question::of(gate) {
         Some(Ok(question)) => question,
         Some(Err(errors)) => return Err(SourceError::new(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))),
         None => return Err(SourceError::new(format!("gate {}: it does not count calls", gate.name))),
     };
-    let counted = question.counted;
-    let lag = crate::api::common::std_duration(counted.prometheus.scrape_interval).as_secs();
-    let at = request.started_at.as_second().saturating_sub(i64::try_from(lag).unwrap_or(0));
     let stable = (!question.one_arm()).then_some(request.stable_revision.as_str());
-    let arms = Arms { label: &counted.revision_label, canary: &request.revision, stable };
-    let looker = Looker { http, vault, request, counted, arms, at };
+    let looker = Looker::new(http, vault, request, question.counted, stable);
     match &question.needs {
         Needs::Counters { part, total, .. } => looker.counters(part, total).await,
         Needs::Histogram { metric, bounds } => looker.histogram(metric, bounds).await,
@@ -47,7 +47,34 @@ struct Looker<'a> {
     at: i64,
 }
 
-impl Looker<'_> {
+impl<'a> Looker<'a> {
+    fn new(http: &'a Http, vault: &'a Vault<'a>, request: &'a Request, counted: &'a Counted, stable: Option<&'a str>) -> Self {
+        let lag = crate::api::common::std_duration(counted.prometheus.scrape_interval).as_secs();
+        let at = request.started_at.as_second().saturating_sub(i64::try_from(lag).unwrap_or(0));
+        let arms = Arms { label: &counted.revision_label, canary: &request.revision, stable };
+        Self { http, vault, request, counted, arms, at }
+    }
+
+    /// Calls that began, and where it is asked for those without a bucket.
+    async fn started(&self, started: &str, without_bucket: Option<&str>) -> Result<Progress, SourceError> {
+        let started = self.selector(started)?;
+        let all = self.rows(&self.sum_by_pod(&started.of_arms(&self.arms))).await?;
+        if all.is_empty() {
+            return self.nothing(&started).await;
+        }
+        let without = match without_bucket {
+            Some(text) => Some(self.rows(&self.sum_by_pod(&self.selector(text)?.of_arms(&self.arms))).await?),
+            None => None,
+        };
+        let scraped = self.rows(&self.scraped(&started.of_arms(&self.arms))).await?;
+        let counts = |pod: &(bool, String)| {
+            let mut counts = vec![all.get(pod).copied()];
+            counts.extend(without.as_ref().map(|rows| rows.get(pod).copied()));
+            counts
+        };
+        Ok(Progress::Counted(self.snapshot(&scraped, counts, Vec::new())))
+    }
+
     async fn counters(&self, part: &str, total: &str) -> Result<Progress, SourceError> {
         let (part, total) = (self.selector(part)?, self.selector(total)?);
         let all = self.rows(&self.sum_by_pod(&total.of_arms(&self.arms))).await?;

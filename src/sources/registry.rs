@@ -74,7 +74,7 @@ impl Sources {
                 Provider { prometheus: Some(p), web: None } => prometheus::measure(&self.http, &vault, request, threshold, p).await,
                 _ => Err(SourceError::new(format!("gate {}: provider: set exactly one of prometheus, web", gate.name))),
             },
-            (None, None) if gate.counted().is_some() => counters::look(&self.http, &vault, request).await,
+            (None, None) if gate.reads_counters().is_some() => counters::look(&self.http, &vault, request).await,
             (None, Some(judge)) => judge::measure(&self.http, &vault, &self.dialects, &*self.logs, request, judge).await,
             _ => Err(SourceError::new(format!(
                 "gate {}: set exactly one of threshold, judge, compare, compareHistogram, absolute, paired",

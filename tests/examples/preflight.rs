@@ -10,6 +10,7 @@ use voicerollout::core::plan::Plan;
 use voicerollout::core::preflight::{Finding, codes};
 use voicerollout::operator::gather::gather;
 use voicerollout::operator::kept::{IstioKept, ServiceKept};
+use voicerollout::operator::live::LiveCalls;
 use voicerollout::operator::stores::Stores;
 
 fn parsed<T: DeserializeOwned>(document: &Value) -> T {
@@ -38,7 +39,7 @@ fn found(documents: &[Value]) -> Vec<Finding> {
         }
     }
     let rollout = rollout.expect("a VoiceRollout");
-    let seen = gather(&stores, &rollout, "2026-01-01T00:00:00Z".parse().unwrap(), true);
+    let seen = gather(&stores, &LiveCalls::default(), &rollout, "2026-01-01T00:00:00Z".parse().unwrap(), true);
     let problems: Vec<_> = seen.routes.iter().filter_map(|r| r.weights.as_ref().err()).collect();
     assert_eq!(problems, Vec::<&String>::new());
     Plan::parse("voice-agent", &rollout.spec, &seen).findings

@@ -21,7 +21,7 @@ fn agent(drain: &str) -> String {
 
 fn callers(every: u64, shortest: u64, longest: u64) -> WorldConfig {
     let seconds = Duration::from_secs;
-    let callers = Callers { every: seconds(every), shortest: seconds(shortest), longest: seconds(longest) };
+    let callers = Callers { every: seconds(every), shortest: seconds(shortest), longest: seconds(longest), ..Callers::default() };
     WorldConfig { callers: Some(callers), ..WorldConfig::default() }
 }
 

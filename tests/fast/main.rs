@@ -1,5 +1,6 @@
 //! The operator on the simulated API server, in virtual time.
 
+mod buckets;
 mod cluster;
 mod comparison;
 mod crash;
@@ -9,3 +10,4 @@ mod judge_key;
 mod left;
 mod preflight;
 mod release;
+mod split;

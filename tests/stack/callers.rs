@@ -48,18 +48,28 @@ pub struct HttpCaller {
     http: reqwest::Client,
     host: String,
     url: String,
+    headers: Vec<(String, String)>,
 }
 
 impl HttpCaller {
     /// Calls `path` of `host`.
     pub fn new(host: &str, path: &str) -> Self {
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().expect("an HTTP client");
-        Self { http, host: host.to_owned(), url: format!("http://{}{path}", gateway_addr()) }
+        Self { http, host: host.to_owned(), url: format!("http://{}{path}", gateway_addr()), headers: Vec::new() }
+    }
+
+    /// The same caller, who sends a header with each call.
+    pub fn with_header(&self, name: &str, value: &str) -> Self {
+        let mut caller = self.clone();
+        caller.headers.push((name.to_owned(), value.to_owned()));
+        caller
     }
 
     /// One call: the revision that answered, or what came instead.
     pub async fn call(&self) -> std::result::Result<String, String> {
-        let response = self.http.get(&self.url).header("host", &self.host).send().await;
+        let request = self.http.get(&self.url).header("host", &self.host);
+        let request = self.headers.iter().fold(request, |request, (name, value)| request.header(name, value));
+        let response = request.send().await;
         let response = response.map_err(|error| format!("{error:?}"))?;
         let status = response.status();
         let revision = response.headers().get(REVISION_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);

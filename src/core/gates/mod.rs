@@ -12,6 +12,7 @@ mod phase;
 mod record;
 mod rules;
 mod schedule;
+mod split;
 mod suite;
 
 use std::time::Duration;
@@ -175,7 +176,8 @@ pub fn finish(
     let (run_gate, state) = (spec.gates.get(gate)?, status.gates.get(gate)?);
     state.in_flight.as_ref().filter(|f| f.key == key)?;
     let mut status = status.clone();
-    let others = status.gates.iter().enumerate().filter(|(i, _)| *i != gate).filter_map(|(_, g)| g.memory.as_ref());
+    let others = status.gates.iter().enumerate().filter(|(i, _)| *i != gate).map(|(_, g)| g);
+    let others = others.flat_map(|g| g.memory.iter().chain(g.split.as_ref().map(|s| &s.memory)));
     let others = others.map(calls::size).sum();
     let state = &mut status.gates[gate];
     if let Outcome::Running { handle, trouble } = outcome {

@@ -7,7 +7,7 @@ use super::calls::{self, Moment, Question, Snapshot};
 use super::rules::{self, Rules};
 use super::schedule::{self, stamp};
 use super::suite::{self, Eval, Reading};
-use super::{MAX_MEASUREMENTS, Outcome, explain, finished_count, paired, time_limit};
+use super::{MAX_MEASUREMENTS, Outcome, explain, finished_count, paired, split, time_limit};
 use crate::api::analysis::{Gate, OnInconclusive};
 use crate::api::common::std_duration;
 use crate::api::judge::JudgeRecord;
@@ -141,6 +141,10 @@ fn look(
     started_at: Timestamp,
     others: usize,
 ) -> Decided {
+    if let Some(counting) = &gate.split {
+        let (verdict, message) = split::look(counting, &mut state.split, seen, others);
+        return plain(verdict, message);
+    }
     let question = match Question::of(gate) {
         Some(Ok(question)) => question,
         // Refused before a run is made.

@@ -58,7 +58,7 @@ pub fn rules(gate: &Gate, kind: RunKind) -> Rules {
             by_weight: false,
         };
     }
-    if let Some(counted) = gate.counted() {
+    if let Some(counted) = gate.reads_counters() {
         return Rules {
             interval: interval(Some(counted.interval)),
             count: (kind == RunKind::Step).then_some(1),
@@ -67,7 +67,7 @@ pub fn rules(gate: &Gate, kind: RunKind) -> Rules {
             sentinel: false,
             argo: None,
             judge: false,
-            by_weight: kind == RunKind::Background,
+            by_weight: kind == RunKind::Background && gate.counted().is_some(),
         };
     }
     let judge = gate.judge.as_ref().map(|j| (interval(j.interval), j.count, j.failure_limit));
@@ -144,7 +144,7 @@ pub fn time_limit(gate: &Gate) -> Duration {
         let rounds = if j.votes > 1 { 2 } else { 1 };
         std_duration(j.timeout).saturating_mul(rounds).saturating_add(metrics).saturating_add(logs).saturating_add(traces)
     });
-    let counted = gate.counted().map(|c| std_duration(c.prometheus.timeout).saturating_mul(COUNTING_QUERIES));
+    let counted = gate.reads_counters().map(|c| std_duration(c.prometheus.timeout).saturating_mul(COUNTING_QUERIES));
     provider.or(paired).or(judge).or(counted).unwrap_or_default().saturating_add(GRACE)
 }
 
@@ -195,7 +195,7 @@ fn looks_back(run_gate: &RunGate) -> Option<(Duration, Duration)> {
         (window.unwrap_or_default(), std_duration(p.scrape_interval))
     };
     // Counters have no window, but the baseline has to be of the new weight.
-    let counted = gate.counted().map(|c| (Duration::ZERO, std_duration(c.prometheus.scrape_interval)));
+    let counted = gate.reads_counters().map(|c| (Duration::ZERO, std_duration(c.prometheus.scrape_interval)));
     let traces = gate.judge.iter().filter_map(|j| j.evidence.traces.as_ref()).map(|t| (std_duration(t.window), Duration::ZERO));
     own.chain(evidence).map(of).chain(counted).chain(traces).max_by_key(|(window, scrape)| window.saturating_add(*scrape))
 }

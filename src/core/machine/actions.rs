@@ -110,10 +110,18 @@ impl Machine<'_> {
         let index = self.step_index();
         if !holds.is_empty() {
             let detail: Vec<String> = holds.iter().map(|h| format!("{} ({})", h.name, h.message)).collect();
+            if holds.iter().any(|h| h.key == super::observed::KEY) {
+                self.override_split();
+            }
             self.s.step.overridden.extend(holds.into_iter().map(|h| h.key));
             self.s.step.promoted = matches!(self.plan.steps.get(index), Some(PlanStep::Pause(_)));
             self.record("Overridden", format!("step {step} goes on without {}{why}", detail.join(", ")), by, true);
             return Ok(format!("step {step} goes on without {}", detail.join(", ")));
+        }
+        if let Some(missing) = self.unseen(index).filter(|_| self.waits_for_split()) {
+            self.override_split();
+            self.record("Overridden", format!("step {step} goes on though the split was not seen: {missing}{why}"), by, true);
+            return Ok(format!("step {step} goes on though the split was not seen"));
         }
         match self.plan.steps.get(index) {
             Some(PlanStep::Pause(_)) => {

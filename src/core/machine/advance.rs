@@ -16,6 +16,7 @@ impl Machine<'_> {
             return;
         }
         self.note_traffic();
+        self.note_observed();
         if self.s.promotion.is_some() {
             self.advance_promotion();
             return;
@@ -32,6 +33,10 @@ impl Machine<'_> {
             return self.finish_steps();
         };
         if !self.step_done(index, &step) {
+            return false;
+        }
+        if let Some(missing) = self.unseen(index) {
+            self.wait(format!("{}: {missing}", super::observed::WAITS), false);
             return false;
         }
         self.next_step(index);

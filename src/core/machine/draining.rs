@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
-use super::{Machine, Waiting, after};
+use super::{Machine, after};
 use crate::api::sessions::OnMaxDrain;
 use crate::api::status::{RevisionStatus, Role};
 use crate::core::drain::{Shrink, Shrunk, remark};
 use crate::core::intent::Intent;
-use crate::core::observe::{BudgetSeen, Mark, Observations, PodSeen, ReplicaSetSeen};
+use crate::core::observe::{BudgetSeen, Mark, Observations, PodSeen, ReplicaSetSeen, unread};
 
 /// Occasions of cut calls that a revision remembers, so that each counts once.
 const MAX_CUT: usize = 100;
@@ -130,22 +130,24 @@ impl Machine<'_> {
         self.intents.extend(unwanted.map(|b| Intent::DeleteBudget { name: b.name.clone() }));
     }
 
-    /// Revisions with pods are as many as there may be; `hash` would be one more.
-    pub(super) fn is_full(&mut self, hash: &str) -> bool {
+    /// Waits, before anything else is waited for, while the canary's pods would make one revision too many.
+    pub(super) fn heed_room(&mut self) {
+        let canary = self.canary().to_string();
+        let has_pods = self.seen.replica_set(&canary).is_some_and(|s| s.wanted > 0);
+        let wanted = !canary.is_empty() && self.s.abort.is_none() && self.blocked().is_none() && !has_pods && self.canary_need() > 0;
+        if wanted && let Some(what) = self.full(&canary) {
+            self.wait(what, false);
+        }
+    }
+
+    /// Revisions with pods are as many as there may be; `hash` would be one more. Says which ones are waited for.
+    pub(super) fn full(&self, hash: &str) -> Option<String> {
         let others: Vec<&ReplicaSetSeen> =
             self.seen.replica_sets.iter().filter(|s| s.hash != hash && (s.wanted > 0 || s.exist > 0)).collect();
         let full = i32::try_from(others.len()).unwrap_or(i32::MAX) >= self.plan.max_live;
-        if full {
-            let stable = self.s.stable_revision.as_deref();
-            let draining: Vec<&str> = others.iter().map(|s| s.hash.as_str()).filter(|h| Some(*h) != stable).collect();
-            let most = self.plan.max_live;
-            let what = format!("revision {} to drain: maxLiveRevisions allows {most} with pods", draining.join(" or "));
-            // That its pods are missing follows from it.
-            if !self.waiting.held {
-                self.waiting = Waiting { what, ..Waiting::default() };
-            }
-        }
-        full
+        let stable = self.s.stable_revision.as_deref();
+        let draining: Vec<&str> = others.iter().map(|s| s.hash.as_str()).filter(|h| Some(*h) != stable).collect();
+        full.then(|| format!("revision {} to drain: maxLiveRevisions allows {} with pods", draining.join(" or "), self.plan.max_live))
     }
 
     /// Live calls, for people; while nothing is released and nothing drains they are no news.
@@ -188,8 +190,7 @@ impl Machine<'_> {
 
     /// Why live calls are not known, by the first pod that says so; `None` while nothing is read.
     pub(super) fn calls_readable(&self) -> Option<Result<(), String>> {
-        let unread = self.seen.pods.iter().find_map(|p| p.unread.as_ref().map(|why| format!("pod {}: {why}", p.name)));
-        match unread {
+        match unread(&self.seen.pods) {
             Some(why) => Some(Err(why)),
             None => self.seen.pods.iter().any(|p| p.calls.is_some()).then_some(Ok(())),
         }

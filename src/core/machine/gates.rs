@@ -129,7 +129,7 @@ impl Machine<'_> {
         let stopped = self.stopped_runs().into_iter().filter(|n| !self.s.step.overridden.contains(n));
         let stopped =
             stopped.map(|name| Hold { key: name.clone(), name, message: "stopped before a verdict".to_string(), may_override: true });
-        self.active_gates().into_iter().filter(|(_, g)| holds(g)).filter_map(open).chain(stopped).collect()
+        self.active_gates().into_iter().filter(|(_, g)| holds(g)).filter_map(open).chain(stopped).chain(self.split_hold()).collect()
     }
 
     /// A person overrode the gate in this step.

@@ -55,7 +55,7 @@ impl Machine<'_> {
 
     /// Those of them that still give the canary calls.
     pub(super) fn left_behind(&self) -> Vec<LeftRoute> {
-        self.left().into_iter().filter(|l| !self.let_go(l) && l.weights.as_ref().is_ok_and(|w| w.canary > 0)).collect()
+        self.left().into_iter().filter(|l| !self.let_go(l) && l.weights.as_ref().is_ok_and(|w| !w.is_clear())).collect()
     }
 
     /// The same http route under the name that the spec has for it now.
@@ -73,7 +73,7 @@ impl Machine<'_> {
         for left in self.left() {
             let renamed = self.let_go(&left);
             match &left.weights {
-                Ok(weights) if weights.canary > 0 && !renamed => {
+                Ok(weights) if !weights.is_clear() && !renamed => {
                     // As long as another rollout is in the way, its Services may be meant.
                     let free = !self.foreign();
                     if free {
@@ -105,7 +105,7 @@ impl Machine<'_> {
     pub(super) fn left_note(&self) -> Option<String> {
         let left = self.left_behind();
         let first = left.first()?;
-        let weight = first.weights.as_ref().map_or(0, |w| w.canary);
+        let weight = first.weights.as_ref().map_or(0, |w| w.given());
         let what = match left.iter().find(|l| !l.stable_answers) {
             _ if self.foreign() => "left to the other rollout".to_string(),
             Some(l) if self.plan.replicas > 0 => format!("given back when {} has a ready pod", l.route.stable),

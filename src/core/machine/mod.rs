@@ -9,6 +9,7 @@ mod draining;
 mod explain;
 mod gates;
 mod left;
+mod observed;
 mod preflight;
 mod present;
 mod promotion;
@@ -105,6 +106,7 @@ fn decide_once(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen
         m.heed_gates();
         m.forget_outdated_run();
         m.obey_actions();
+        m.heed_room();
         m.advance();
         m.ensure_runs();
         // Of the step that is the current one now.

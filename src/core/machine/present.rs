@@ -6,7 +6,9 @@ use super::advance::DEADLINE_PREFIX;
 use super::{Machine, after};
 use crate::api::conditions::{
     self, AVAILABLE, CALLS_READABLE, DRAINING, HEALTHY, INVALID_SPEC, PREFLIGHT, PROGRESSING, REFERENCES_RESOLVED, ROUTES_IN_SYNC,
+    SPLIT_OBSERVED,
 };
+use crate::api::proof::SplitVerdict;
 use crate::api::status::{NextAction, Phase};
 
 impl Machine<'_> {
@@ -179,10 +181,25 @@ impl Machine<'_> {
         let drift = self.events.iter().find(|e| e.reason == "RoutesChangedByOthers").map(|e| e.note.clone());
         let settled = self.s.step.weight_since.is_some();
         let was_drift = self.old.conditions.iter().any(|c| c.type_ == ROUTES_IN_SYNC && c.status == "False");
+        let shadowed = self.seen.routes.iter().find_map(|r| r.shadowed.clone());
         match drift {
             Some(note) => set(ROUTES_IN_SYNC, false, "ChangedByOthers", &note),
+            None if shadowed.is_some() => set(ROUTES_IN_SYNC, false, "Shadowed", &shadowed.unwrap_or_default()),
             None if settled || !was_drift => set(ROUTES_IN_SYNC, true, "InSync", "managed routes say what they should"),
             None => {}
+        }
+        let seen = self.s.weights.observed.as_ref().filter(|_| self.plan.proof.is_some());
+        match seen {
+            Some(seen) => {
+                let (status, reason) = match seen.verdict {
+                    SplitVerdict::Agrees => ("True", "Agrees"),
+                    SplitVerdict::Differs => ("False", "Differs"),
+                    SplitVerdict::TooFew => ("Unknown", "TooFewCalls"),
+                    SplitVerdict::NoData => ("Unknown", "NoData"),
+                };
+                conditions::set_as(&mut all, now, generation, SPLIT_OBSERVED, status, (reason, &seen.message));
+            }
+            None => all.retain(|c| c.type_ != SPLIT_OBSERVED),
         }
         self.s.conditions = all;
     }

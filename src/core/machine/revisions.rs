@@ -164,7 +164,7 @@ impl Machine<'_> {
             };
             let replicas = if size.0 >= set.wanted && size.1 {
                 self.unmark(&set.hash);
-                if set.wanted == 0 && size.0 > 0 && self.is_full(&set.hash) { 0 } else { size.0 }
+                if set.wanted == 0 && size.0 > 0 && self.full(&set.hash).is_some() { 0 } else { size.0 }
             } else {
                 self.shrunk(set, size.0, size.1)
             };
@@ -174,7 +174,7 @@ impl Machine<'_> {
         }
         self.keep_budgets();
         let wanted = !canary.is_empty() && live && self.blocked().is_none() && canary == self.seen.target;
-        if wanted && self.seen.replica_set(&canary).is_none() && !self.is_full(&canary) {
+        if wanted && self.seen.replica_set(&canary).is_none() && self.full(&canary).is_none() {
             let number = self.revision(&canary).map_or(1, |r| r.number);
             self.intents.push(Intent::CreateReplicaSet { hash: canary, number, replicas: self.canary_need() });
         }

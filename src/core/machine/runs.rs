@@ -13,6 +13,7 @@ use crate::core::gates::{gates_hash, rounded_up, spec_hash};
 use crate::core::intent::Intent;
 use crate::core::observe::RunSeen;
 use crate::core::plan::{PlanStep, give_shares};
+use crate::core::proof::{self, ProofPlan};
 use crate::core::resolve::{self, Facts};
 
 /// Finished runs kept for people beside those of the current attempt.
@@ -25,7 +26,7 @@ impl Machine<'_> {
             return;
         }
         if self.s.step.traffic_since.is_some()
-            && let Some(background) = self.plan.background.clone()
+            && let Some(background) = self.background()
         {
             self.ensure_run(RunKind::Background, None, &background, "spec.analysis");
         }
@@ -37,6 +38,11 @@ impl Machine<'_> {
         {
             self.ensure_run(RunKind::Step, self.s.current_step, &analysis, &format!("spec.steps[{index}].analysis"));
         }
+    }
+
+    /// What the background run is asked; it may have no gate but the one that counts started calls.
+    fn background(&self) -> Option<Analysis> {
+        self.plan.background.clone().or_else(|| self.plan.proof.as_ref().map(|_| Analysis::default()))
     }
 
     fn ensure_run(&mut self, kind: RunKind, step: Option<i32>, analysis: &Analysis, path: &str) {
@@ -88,7 +94,8 @@ impl Machine<'_> {
         let Some(run) = self.run_of(&self.s.runs[i]).filter(|r| !r.gates.is_empty()) else { return };
         let counted = run.gates.iter().any(|g| g.memory.is_some());
         let lacks = |name: &String| run.gates.iter().all(|g| &g.name != name);
-        let incomplete = self.plan.background_required.iter().any(lacks);
+        let uncounted = self.plan.proof.is_some() && lacks(&proof::GATE.to_string());
+        let incomplete = uncounted || self.plan.background_required.iter().any(lacks);
         if !incomplete && !self.counts_otherwise(run) {
             return;
         }
@@ -135,8 +142,12 @@ impl Machine<'_> {
             attempt: self.s.attempt,
         };
         let seen = self.seen;
-        let mut gates = resolve::resolve(analysis, &seen.rollout, &facts, &|r| seen.template(r), path)
-            .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?;
+        let asked = resolve::resolve(analysis, &seen.rollout, &facts, &|r| seen.template(r), path);
+        let mut gates = match asked {
+            _ if *analysis == Analysis::default() => Vec::new(),
+            asked => asked.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))?,
+        };
+        gates.extend(self.plan.proof.as_ref().filter(|_| kind == RunKind::Background).map(ProofPlan::gate));
         give_shares(&mut gates, step, &self.plan.shares);
         let since = match kind {
             RunKind::Background => &self.s.step.traffic_since,

@@ -6,7 +6,7 @@ use super::{Machine, after};
 use crate::api::status::{Grounds, PromotionStage};
 use crate::core::intent::{Arm, Intent};
 use crate::core::observe::RouteSeen;
-use crate::core::route::Direction;
+use crate::core::route::{Buckets, Direction};
 
 impl Machine<'_> {
     /// Canary weight that the routes should say, in percent.
@@ -98,6 +98,7 @@ impl Machine<'_> {
     /// Asks for what brings arms and routes to where they should be.
     pub(super) fn steer_traffic(&mut self) {
         self.note_traffic();
+        self.note_observed();
         if self.s.canary_revision.is_none() || self.foreign() {
             return;
         }
@@ -107,12 +108,14 @@ impl Machine<'_> {
         let raise = seen.routes.iter().any(|r| below(r, desired)) && self.may_raise(desired);
         for route in seen.routes.iter().filter(|r| !r.says(desired)) {
             let Ok(weights) = &route.weights else { continue };
-            let found = || weights.iter().map(|w| i32::try_from(w.canary).unwrap_or(100));
-            let (least, most) = (found().min().unwrap_or(0), found().max().unwrap_or(0));
+            let percent = |weight: i64| i32::try_from(weight).unwrap_or(100);
+            let least = weights.iter().map(|w| percent(w.canary)).min().unwrap_or(0);
+            let most = weights.iter().map(|w| percent(w.given())).max().unwrap_or(0);
             let (canary, direction) = match (below(route, desired), raise) {
                 (true, true) => (desired, Direction::Raise),
-                // One of its routes says too little and another too much: the excess goes.
-                (true, false) if most > desired => (least, Direction::Lower),
+                // One of its routes says too little and another too much: the excess goes. So does what is not written as
+                // it should be, without more for the canary.
+                (true, false) if most > desired || (self.blocked().is_none() && is_wrong(route)) => (least.min(desired), Direction::Lower),
                 (true, false) => continue,
                 (false, _) => (desired, Direction::Lower),
             };
@@ -135,7 +138,7 @@ impl Machine<'_> {
     /// A route that cannot be read does not keep the others of its VirtualService on an aborted canary.
     fn take_back_readable(&mut self) {
         let seen = self.seen;
-        let loaded = |r: &&RouteSeen| r.weights.is_err() && r.readable.iter().any(|w| w.canary > 0);
+        let loaded = |r: &&RouteSeen| r.weights.is_err() && r.gives();
         for route in seen.routes.iter().filter(loaded) {
             if self.s.weights.desired == 0 && self.abort_is_recorded() && self.may_lower() {
                 let (namespace, name) = (route.namespace.clone(), route.name.clone());
@@ -252,8 +255,12 @@ impl Machine<'_> {
         let changed = seen.routes.iter().filter(|r| settled && r.weights.is_ok() && !r.says(desired));
         let Some(route) = changed.min_by_key(|r| desired != 0 && !self.is_managed(r)) else { return };
         if desired == 0 || self.is_managed(route) {
-            let found = route.weights.as_ref().ok().and_then(|w| w.first()).map_or(0, |w| w.canary);
-            let reason = format!("VirtualService {}/{} says {found} in place of {desired}: it is put right", route.namespace, route.name);
+            let title = format!("VirtualService {}/{}", route.namespace, route.name);
+            let other = route.weights.iter().flatten().find(|w| (w.canary, w.stable) != (desired.into(), (100 - desired).into()));
+            let reason = match other {
+                Some(found) => format!("{title} says {} in place of {desired}: it is put right", found.canary),
+                None => format!("{title}: the http routes of headerBuckets are not what they should be: they are put right"),
+            };
             self.record("RoutesChangedByOthers", reason, None, true);
         }
         self.s.step.weight_since = None;
@@ -271,8 +278,7 @@ impl Machine<'_> {
         if !self.seen.finalizer {
             return;
         }
-        let loaded = |r: &RouteSeen| r.readable.iter().any(|w| w.canary > 0);
-        let open = |r: &&RouteSeen| !r.theirs && if r.weights.is_ok() { !r.says(0) } else { loaded(r) };
+        let open = |r: &&RouteSeen| !r.theirs && if r.weights.is_ok() { !r.says(0) } else { r.gives() };
         let mut writes: Vec<Intent> = self
             .seen
             .routes
@@ -291,7 +297,12 @@ impl Machine<'_> {
     }
 }
 
-/// One of its routes gives the canary less than `weight`.
+/// One of its routes gives the canary less than `weight`, of calls or of buckets.
 fn below(route: &RouteSeen, weight: i32) -> bool {
-    route.weights.as_ref().is_ok_and(|all| all.iter().any(|w| w.canary < i64::from(weight)))
+    route.weights.as_ref().is_ok_and(|all| all.iter().any(|w| w.is_below(i64::from(weight))))
+}
+
+/// Generated routes are not what they should be at any weight.
+fn is_wrong(route: &RouteSeen) -> bool {
+    route.strays || route.weights.iter().flatten().any(|w| matches!(w.buckets, Buckets::Wrong(_)))
 }

@@ -3,6 +3,7 @@
 //! Found from the spec and from what was seen; one module a group of findings. A finding that cannot be ruled out by what
 //! is seen says what was assumed.
 
+mod calls;
 mod gitops;
 mod grace;
 mod hooks;
@@ -37,12 +38,20 @@ pub mod codes {
     pub const PRE_STOP_SIGNAL: &str = "PreStopSignal";
     /// A GitOps tool writes over weights or selectors.
     pub const GITOPS_OVERWRITES: &str = "GitOpsOverwrites";
-    /// Live calls of stable cannot be read. For the source of live calls to give: nothing here finds it.
+    /// Live calls cannot be read.
     pub const UNREADABLE_CALLS: &str = "UnreadableCalls";
 
     /// The codes that [`super::findings`] gives.
-    pub const ALL: [&str; 7] =
-        [GRACE_PERIOD_TOO_SHORT, SIDECAR_STOPS_EARLY, ROUTE_TIMEOUT, TCP_OR_TLS_ROUTE, UNMANAGED_ROUTE, PRE_STOP_SIGNAL, GITOPS_OVERWRITES];
+    pub const ALL: [&str; 8] = [
+        GRACE_PERIOD_TOO_SHORT,
+        SIDECAR_STOPS_EARLY,
+        ROUTE_TIMEOUT,
+        TCP_OR_TLS_ROUTE,
+        UNMANAGED_ROUTE,
+        PRE_STOP_SIGNAL,
+        UNREADABLE_CALLS,
+        GITOPS_OVERWRITES,
+    ];
 }
 
 /// Something that would cut live calls.
@@ -72,6 +81,8 @@ pub struct Surroundings {
     pub selectors: Vec<KeptObject>,
     /// Sidecars of the pods that exist, by revision: the one that ends first, where pods differ.
     pub sidecars: BTreeMap<String, Sidecar>,
+    /// Why the live calls of a pod are not known, where a reading failed.
+    pub unread: Option<String>,
 }
 
 /// Everything that is found, grouped by code.
@@ -82,6 +93,7 @@ pub fn findings(spec: &VoiceRolloutSpec, seen: &Surroundings) -> Vec<Finding> {
     all.extend(seen.virtual_services.iter().filter_map(routes::tcp_or_tls));
     all.extend(seen.virtual_services.iter().filter_map(routes::unmanaged));
     all.extend(hooks::findings(spec));
+    all.extend(calls::finding(spec, seen.unread.as_deref()));
     let routes = seen.virtual_services.iter().filter_map(VirtualServiceSeen::kept);
     all.extend(routes.chain(seen.selectors.iter().cloned()).map(|kept| gitops::finding(&kept)));
     all

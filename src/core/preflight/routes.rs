@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::gitops::{Keeper, KeptObject};
 use super::{Finding, codes};
-use crate::core::route::{Lead, LeadKind, Split, leads};
+use crate::core::route::{Lead, LeadKind, Own, Split, leads};
 
 /// VirtualService annotation: names of http routes, separated by commas, that lead to an arm and are not to be managed.
 pub const UNMANAGED_ROUTES_ANNOTATION: &str = "voicerollout.dev/unmanaged-routes";
@@ -29,13 +29,13 @@ pub struct VirtualServiceSeen {
 
 impl VirtualServiceSeen {
     /// What is looked at of `object`, whose http routes `names` are managed.
-    pub fn of(object: &Value, names: &[String], split: &Split) -> Self {
+    pub fn of(object: &Value, names: &[String], split: &Split, own: &Own) -> Self {
         let meta: ObjectMeta = serde_json::from_value(object["metadata"].clone()).unwrap_or_default();
         let list = meta.annotations.as_ref().and_then(|a| a.get(UNMANAGED_ROUTES_ANNOTATION));
         let unmanaged = list.iter().flat_map(|l| l.split(',')).map(|name| name.trim().to_owned());
         Self {
             routes: names.to_vec(),
-            leads: leads(object, names, split),
+            leads: leads(object, names, split, own),
             unmanaged: unmanaged.filter(|name| !name.is_empty()).collect(),
             keeper: Keeper::of("VirtualService", &meta),
             namespace: meta.namespace.unwrap_or_default(),

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::core::route::Split;
+use crate::core::route::{Own, Split};
 
 /// A spec without a finding, changed.
 fn spec(change: impl FnOnce(&mut Value)) -> VoiceRolloutSpec {
@@ -189,7 +189,7 @@ fn vs(metadata: Value, change: impl FnOnce(&mut Value)) -> VirtualServiceSeen {
     object["metadata"]["namespace"] = "voice".into();
     change(&mut object["spec"]);
     let split = Split::Hosts { namespace: "voice".into(), stable: "agent-stable".into(), canary: "agent-canary".into() };
-    VirtualServiceSeen::of(&object, &["primary".into()], &split)
+    VirtualServiceSeen::of(&object, &["primary".into()], &split, &Own::default())
 }
 
 fn about(vs: VirtualServiceSeen) -> Vec<Finding> {
@@ -260,7 +260,7 @@ fn a_host_with_subsets_that_is_named_without_one_is_both_arms() {
         {"name": "third", "route": [to("third".into())]},
     ]);
     let object = json!({"metadata": {"name": "agent", "namespace": "voice"}, "spec": {"http": http}});
-    let found = only(about(VirtualServiceSeen::of(&object, &["primary".into()], &split))).unwrap();
+    let found = only(about(VirtualServiceSeen::of(&object, &["primary".into()], &split, &Own::default()))).unwrap();
     assert!(found.sentence.contains("http route all leads to agent.voice.svc.cluster.local and is not managed"), "{found:?}");
 }
 

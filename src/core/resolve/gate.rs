@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use crate::api::analysis::{Auth, Counting, Gate, Header, Judge, PrometheusProvider, Threshold};
 use crate::api::common::{Duration as Period, std_duration};
+use crate::api::compare::PrometheusServer;
+use crate::api::proof::Proof;
 use crate::core::SpecError;
 use crate::core::args::{self, ArgError, Place};
 use crate::core::condition::Condition;
-use crate::core::gates::calls::Question;
+use crate::core::gates::calls::{Question, Selector};
 use crate::core::window;
 
 pub use web::{absolute, is_in_answer};
@@ -55,6 +57,43 @@ pub fn validate_gate(gate: &Gate, path: &str, known: &BTreeSet<String>) -> Vec<S
     }
     check.counted(gate, path);
     check.floor(gate, path);
+    check.errors
+}
+
+/// Everything that is wrong with the settings of a proof of the split.
+pub fn proof_problems(proof: &Proof, path: &str) -> Vec<SpecError> {
+    let none = BTreeSet::new();
+    let mut check = Check { known: &none, errors: Vec::new() };
+    let counted = proof.counted();
+    for (name, selector) in [("started", Some(&proof.started)), ("withoutBucket", proof.without_bucket.as_ref())] {
+        let at = format!("{path}.{name}");
+        if let Some(selector) = selector.filter(|text| check.args(&at, text, Place::PromQl)) {
+            match Selector::parse(selector) {
+                Err(reason) => check.error(&at, reason),
+                Ok(parsed) if parsed.names(&counted.revision_label) => {
+                    check.error(&at, format!("leave {} out: it is asked for by itself", counted.revision_label));
+                }
+                Ok(_) => {}
+            }
+        }
+    }
+    check.server(&counted.prometheus, path);
+    check.period(&format!("{path}.interval"), Some(proof.interval), Some(MIN_INTERVAL));
+    if std_duration(proof.interval) < std_duration(proof.prometheus.scrape_interval) {
+        check.error(&format!("{path}.interval"), "is shorter than prometheus.scrapeInterval: most looks would see nothing new");
+    }
+    if proof.revision_label == proof.pod_label {
+        check.error(&format!("{path}.podLabel"), "is the same label as revisionLabel");
+    }
+    if !(proof.false_alarm > 0.0 && proof.false_alarm < 0.5) {
+        check.error(&format!("{path}.falseAlarm"), format!("{} is not a chance between 0 and 0.5 (both excluded)", proof.false_alarm));
+    }
+    if proof.tolerance.is_some_and(|t| !(0.0..=50.0).contains(&t)) {
+        check.error(&format!("{path}.tolerance"), "is not a number of percentage points from 0 to 50");
+    }
+    if proof.min_calls < 1 {
+        check.error(&format!("{path}.minCalls"), "has to be 1 or more");
+    }
     check.errors
 }
 
@@ -165,18 +204,21 @@ impl Check<'_> {
         for (name, selector) in selectors {
             self.args(&format!("{at}.{name}"), selector, Place::PromQl);
         }
-        let server = &counted.prometheus;
-        self.url(&format!("{at}.prometheus.address"), &server.address);
-        self.period(&format!("{at}.prometheus.scrapeInterval"), Some(server.scrape_interval), Some(MIN_INTERVAL));
-        self.timeout(&format!("{at}.prometheus.timeout"), server.timeout);
-        self.headers(&server.headers, &format!("{at}.prometheus"));
-        self.auth(server.auth.as_ref(), &format!("{at}.prometheus"));
+        self.server(&counted.prometheus, &at);
         self.period(&format!("{at}.interval"), Some(counted.interval), Some(MIN_INTERVAL));
         self.period(&format!("{at}.warmup"), Some(counted.warmup), None);
         self.period(&format!("{at}.minBake"), counted.min_bake, None);
         if let Some(Err(errors)) = Question::of(gate) {
             self.errors.extend(errors.into_iter().map(|e| SpecError::new(format!("{path}.{}", e.path), e.message)));
         }
+    }
+
+    fn server(&mut self, server: &PrometheusServer, at: &str) {
+        self.url(&format!("{at}.prometheus.address"), &server.address);
+        self.period(&format!("{at}.prometheus.scrapeInterval"), Some(server.scrape_interval), Some(MIN_INTERVAL));
+        self.timeout(&format!("{at}.prometheus.timeout"), server.timeout);
+        self.headers(&server.headers, &format!("{at}.prometheus"));
+        self.auth(server.auth.as_ref(), &format!("{at}.prometheus"));
     }
 
     fn condition(&mut self, path: &str, condition: &str) {

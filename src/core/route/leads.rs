@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Reader, Split, host};
+use super::{Own, Reader, Split, host};
 
 /// A list of routes in a VirtualService.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,13 +44,17 @@ impl Lead {
     }
 }
 
-/// The routes of `vs` that lead to an arm; those of `names` (empty: the only http route) are managed.
-pub fn leads(vs: &Value, names: &[String], split: &Split) -> Vec<Lead> {
-    let reader = Reader::new(vs, split);
+/// The routes of `vs` that lead to an arm; those of `names` (empty: the only http route) are managed. Those that the
+/// operator made itself are left out.
+pub fn leads(vs: &Value, names: &[String], split: &Split, own: &Own) -> Vec<Lead> {
+    let reader = Reader::new(vs, split, own);
     let managed = reader.select(names).unwrap_or_default();
     let mut found = Vec::new();
     for (kind, list) in [(LeadKind::Http, "http"), (LeadKind::Tcp, "tcp"), (LeadKind::Tls, "tls")] {
         for (index, route) in vs["spec"][list].as_array().into_iter().flatten().enumerate() {
+            if kind == LeadKind::Http && own.is_generated(route) {
+                continue;
+            }
             let destinations = route["route"].as_array().into_iter().flatten();
             let Some(host) = destinations.map(|d| &d["destination"]).find_map(|d| reader.leads_to(d)) else { continue };
             let text = |field: &str| route[field].as_str().map(str::to_owned);

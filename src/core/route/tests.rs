@@ -3,22 +3,31 @@ use serde_json::json;
 
 use super::*;
 
-fn hosts() -> Split {
+/// Without generated routes.
+fn read(vs: &Value, names: &[String], split: &Split) -> Result<Vec<RouteWeights>, RouteError> {
+    super::read(vs, names, split, &Own::default())
+}
+
+fn patch(vs: &Value, routes: &[RouteWeights], canary: i32, direction: Direction) -> Option<Patch> {
+    super::patch(vs, routes, &Own::default(), canary, direction)
+}
+
+pub(super) fn hosts() -> Split {
     Split::Hosts { namespace: "voice".into(), stable: "agent-stable".into(), canary: "agent-canary".into() }
 }
 
-fn subsets() -> Split {
+pub(super) fn subsets() -> Split {
     Split::Subsets { host: "agent".into(), namespace: "voice".into(), stable: "old".into(), canary: "new".into() }
 }
 
-fn vs(http: Value) -> Value {
+pub(super) fn vs(http: Value) -> Value {
     json!({
         "metadata": {"name": "agent", "namespace": "voice", "resourceVersion": "7"},
         "spec": {"hosts": ["agent.example.com"], "http": http},
     })
 }
 
-fn to(host: &str, weight: i64) -> Value {
+pub(super) fn to(host: &str, weight: i64) -> Value {
     json!({"destination": {"host": host}, "weight": weight})
 }
 
@@ -31,7 +40,7 @@ fn error(vs: &Value, names: &[&str], split: &Split) -> String {
     read(vs, &names, split).expect_err("accepted").0
 }
 
-fn applied(vs: &Value, patch: &Patch) -> Result<Value, json_patch::PatchError> {
+pub(super) fn applied(vs: &Value, patch: &Patch) -> Result<Value, json_patch::PatchError> {
     let mut vs = vs.clone();
     json_patch::patch(&mut vs, &patch.0).map(|()| vs)
 }
@@ -40,7 +49,8 @@ fn applied(vs: &Value, patch: &Patch) -> Result<Value, json_patch::PatchError> {
 fn every_way_to_write_a_host_of_the_namespace_is_the_service() {
     for host in ["agent-canary", "agent-canary.voice", "agent-canary.voice.svc", "agent-canary.voice.svc.cluster.local"] {
         let vs = only(json!([to(host, 5), to("agent-stable", 95)]));
-        let want = RouteWeights { route: "calls".into(), index: 0, stable_at: 1, canary_at: 0, stable: 95, canary: 5 };
+        let want =
+            RouteWeights { route: "calls".into(), index: 0, stable_at: 1, canary_at: 0, stable: 95, canary: 5, buckets: Buckets::Unused };
         assert_eq!(read(&vs, &[], &hosts()), Ok(vec![want]), "{host}");
     }
 }
@@ -163,7 +173,7 @@ fn a_lowering_patch_loses_against_a_deeper_one() {
 }
 
 /// Some JSON that is none of our business.
-fn junk() -> impl Strategy<Value = Value> {
+pub(super) fn junk() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -204,7 +214,7 @@ prop_compose! {
 }
 
 /// A VirtualService with tls, tcp and unknown fields, and the names of the managed routes among its http routes.
-fn virtual_service() -> impl Strategy<Value = (Value, Vec<String>)> {
+pub(super) fn virtual_service() -> impl Strategy<Value = (Value, Vec<String>)> {
     let routes = prop::collection::vec((http_route(), any::<bool>()), 1..5);
     (routes, junk(), junk(), junk()).prop_map(|(routes, tls, tcp, extra)| {
         let mut names = Vec::new();
@@ -271,7 +281,7 @@ proptest! {
             prop_assert_eq!(is.canary, goal(was, target, direction));
         }
         prop_assert_eq!(rest(&before, &routes).to_string(), rest(&after, &routes).to_string());
-        prop_assert!(super::patch(&after, &now, target, direction).is_none());
+        prop_assert!(self::patch(&after, &now, target, direction).is_none());
         let versioned = patch.0.iter().any(|op| op.path().as_str() == "/metadata/resourceVersion");
         prop_assert_eq!(versioned, direction == Direction::Raise);
     }

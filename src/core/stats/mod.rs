@@ -19,7 +19,7 @@ pub mod fnch;
 mod kayenta;
 pub mod paired;
 pub mod plan;
-mod sampling;
+pub(super) mod sampling;
 pub mod simulate;
 mod special;
 pub mod srm;

@@ -185,7 +185,7 @@ fn count(run: &VoiceAnalysisRun, before: &VoiceAnalysisRunStatus, after: &VoiceA
         let provider = match &gate.gate.threshold {
             Some(threshold) if threshold.provider.prometheus.is_some() => "prometheus",
             Some(_) => "web",
-            None if gate.gate.counted().is_some() => "counters",
+            None if gate.gate.reads_counters().is_some() => "counters",
             None if gate.gate.paired.is_some() => "web",
             None => "judge",
         };

@@ -168,7 +168,7 @@ pub fn server(gate: &Gate) -> String {
         return authority(&paired.web.url);
     }
     let api = |vendor: &str, api: &JudgeApi| api.base_url.as_deref().map_or_else(|| vendor.to_owned(), authority);
-    if let Some(counted) = gate.counted() {
+    if let Some(counted) = gate.reads_counters() {
         return authority(&counted.prometheus.address);
     }
     match gate.judge.as_ref().map(|j| (&j.anthropic, &j.openai)) {

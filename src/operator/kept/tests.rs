@@ -4,8 +4,9 @@ use kube::Client;
 use parking_lot::Mutex;
 
 use super::*;
+use crate::api::stickiness::HeaderBuckets;
 use crate::core::preflight::VirtualServiceSeen;
-use crate::core::route::{self, Direction, Split};
+use crate::core::route::{self, Direction, Own, Split, Wanted};
 use crate::operator::fake;
 use crate::operator::leadership::Leadership;
 use crate::operator::routes;
@@ -127,16 +128,21 @@ fn virtual_service() -> Value {
 fn a_virtual_service_as_kept_is_read_as_the_whole_one_is() {
     let whole = virtual_service();
     let kept = serde_json::to_value(IstioKept::virtual_service(&serde_json::from_value(whole.clone()).unwrap()).object()).unwrap();
-    assert!(kept.to_string().len() < whole.to_string().len() / 2, "{kept}");
+    assert!(kept.to_string().len() < whole.to_string().len() / 3 * 2, "{kept}");
+    assert!(kept["spec"]["http"][0]["redirect"].is_null() && kept["spec"]["unknown"].is_null(), "{kept}");
     let split = Split::Hosts { namespace: "n".into(), stable: "s".into(), canary: "c".into() };
-    for names in [vec!["primary".to_owned()], vec!["other".to_owned()], vec![]] {
-        assert_eq!(route::read(&kept, &names, &split), route::read(&whole, &names, &split));
+    let buckets = HeaderBuckets { header: "x-bucket".into(), buckets: 100, always_stable: Vec::new() };
+    for own in [Own::default(), Own::new("n", "r", Wanted::Buckets(buckets))] {
+        for names in [vec!["primary".to_owned()], vec!["other".to_owned()], vec![]] {
+            assert_eq!(route::read(&kept, &names, &split, &own), route::read(&whole, &names, &split, &own));
+        }
+        let routes = route::read(&whole, &["primary".to_owned()], &split, &own).unwrap();
+        for (canary, direction) in [(25, Direction::Raise), (0, Direction::Lower), (3, Direction::Lower)] {
+            assert_eq!(route::patch(&kept, &routes, &own, canary, direction), route::patch(&whole, &routes, &own, canary, direction));
+        }
+        assert_eq!(route::half_qualified(&kept, &routes), route::half_qualified(&whole, &routes));
+        assert_eq!(route::shadowed(&kept, &own, &routes), route::shadowed(&whole, &own, &routes));
     }
-    let routes = route::read(&whole, &["primary".to_owned()], &split).unwrap();
-    for (canary, direction) in [(25, Direction::Raise), (0, Direction::Lower), (3, Direction::Lower)] {
-        assert_eq!(route::patch(&kept, &routes, canary, direction), route::patch(&whole, &routes, canary, direction));
-    }
-    assert_eq!(route::half_qualified(&kept, &routes), route::half_qualified(&whole, &routes));
 }
 
 #[test]
@@ -149,7 +155,7 @@ fn a_virtual_service_as_kept_shows_the_preflight_what_the_whole_one_does() {
     whole["spec"]["http"][1]["timeout"] = "15s".into();
     let kept = serde_json::to_value(IstioKept::virtual_service(&serde_json::from_value(whole.clone()).unwrap()).object()).unwrap();
     let split = Split::Hosts { namespace: "n".into(), stable: "s".into(), canary: "c".into() };
-    let seen = |object: &Value| VirtualServiceSeen::of(object, &["primary".to_owned()], &split);
+    let seen = |object: &Value| VirtualServiceSeen::of(object, &["primary".to_owned()], &split, &Own::default());
     assert_eq!(seen(&kept), seen(&whole));
     let seen = seen(&kept);
     assert_eq!((seen.leads.len(), seen.leads[0].timeout.as_deref(), seen.unmanaged.len()), (2, Some("15s"), 1));
@@ -170,8 +176,8 @@ async fn an_edit_of_a_virtual_service_as_kept_leaves_all_but_the_weights() {
     });
     let object = IstioKept::virtual_service(&serde_json::from_value(virtual_service()).unwrap()).object();
     let split = Split::Hosts { namespace: "n".into(), stable: "s".into(), canary: "c".into() };
-    let names = ["primary".to_owned()];
-    routes::set_weights(&client, &Leadership::always(), &object, &names, &split, 0, Direction::Lower).await.unwrap();
+    let managed = routes::Managed { names: &["primary".to_owned()], split: &split, own: &Own::default() };
+    routes::set_weights(&client, &Leadership::always(), &object, &managed, 0, Direction::Lower).await.unwrap();
     let mut wanted = virtual_service();
     wanted["spec"]["http"][1]["route"][0]["weight"] = 100.into();
     wanted["spec"]["http"][1]["route"][1]["weight"] = 0.into();

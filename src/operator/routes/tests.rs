@@ -88,7 +88,8 @@ async fn set(
     canary: i32,
     direction: Direction,
 ) -> Result<Written, RouteWriteError> {
-    set_weights(client, &Leadership::always(), cached, &names(routes), &split(), canary, direction).await
+    let managed = Managed { names: &names(routes), split: &split(), own: &Own::default() };
+    set_weights(client, &Leadership::always(), cached, &managed, canary, direction).await
 }
 
 #[tokio::test]
@@ -170,7 +171,8 @@ async fn a_process_that_does_not_lead_sends_nothing() {
     let (client, server) = Server::with(vs(json!([http_route("calls", 75, 25)])));
     let cached = object(&server.lock().object);
     let standby = Leadership::following(tokio::sync::watch::channel(None).1);
-    let result = set_weights(&client, &standby, &cached, &names(&["calls"]), &split(), 0, Direction::Lower).await;
+    let managed = Managed { names: &names(&["calls"]), split: &split(), own: &Own::default() };
+    let result = set_weights(&client, &standby, &cached, &managed, 0, Direction::Lower).await;
     assert!(matches!(result, Err(RouteWriteError::Write(WriteError::NotLeader { .. }))), "{result:?}");
     assert_eq!(server.lock().calls, []);
 }

@@ -330,6 +330,7 @@ impl Scenario {
                 every: std_duration(calls.every),
                 shortest: std_duration(calls.shortest),
                 longest: std_duration(calls.longest),
+                known: None,
             }),
             ..default
         }

@@ -10,8 +10,10 @@ use tokio::time::Instant;
 use super::super::store::{Change, Key, uid};
 use super::Cluster;
 use super::proxies::{Destination, Endpoint};
+use super::requests::Headers;
 use super::timers::Task;
 use crate::api::common::REVISION_LABEL;
+use crate::core::route::may_be_generated;
 
 /// What became of calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,11 +35,25 @@ pub struct Violation {
     pub what: String,
 }
 
+/// A known caller got another revision than at the last call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// When.
+    pub at: Timestamp,
+    /// Number of the caller.
+    pub caller: u64,
+    /// The revision before.
+    pub from: String,
+    /// The revision now.
+    pub to: String,
+}
+
 /// What the holder of a world can ask for.
 #[derive(Default)]
 pub(super) struct Book {
     pub by_revision: BTreeMap<String, CallCounts>,
     pub violations: Vec<Violation>,
+    pub moves: Vec<Move>,
     pub active: HashMap<(String, String), usize>,
     /// Revision, and calls answered so far, of every pod that there is.
     pub by_pod: BTreeMap<(String, String), (String, u64)>,
@@ -56,11 +72,13 @@ pub(super) struct Calls {
     count: u64,
     /// Routes that have answered a call; before the first answer there is nothing to break.
     answered: HashSet<(Key, usize)>,
+    /// The revision that each known caller got last.
+    last: HashMap<u64, String>,
 }
 
 impl Calls {
     pub fn new(seed: u64) -> Self {
-        Self { dice: fastrand::Rng::with_seed(seed), under_way: BTreeMap::new(), count: 0, answered: HashSet::new() }
+        Self { dice: fastrand::Rng::with_seed(seed), under_way: BTreeMap::new(), count: 0, answered: HashSet::new(), last: HashMap::new() }
     }
 }
 
@@ -70,7 +88,8 @@ impl Cluster {
         if change.key.kind != self.kinds.virtual_services {
             return;
         }
-        let routes = change.new.as_ref().and_then(|vs| vs.pointer("/spec/http")).and_then(Value::as_array).map_or(0, Vec::len);
+        let http = change.new.as_ref().and_then(|vs| vs.pointer("/spec/http")).and_then(Value::as_array);
+        let routes = http.into_iter().flatten().filter(|r| !may_be_generated(r)).count();
         let propagation = self.shared.config.lock().propagation;
         for index in 0..routes {
             if let Some(wait) = self.time_to_next_call() {
@@ -87,7 +106,9 @@ impl Cluster {
     }
 
     pub(super) fn call(&mut self, route: &Key, index: usize) {
-        let Some(destinations) = self.proxies.destinations(route, index) else { return };
+        let caller = self.caller();
+        let headers = caller.as_ref().map(|(_, headers)| headers.clone());
+        let Some(destinations) = self.proxies.destinations(route, index, headers) else { return };
         if let Some(wait) = self.time_to_next_call() {
             self.timers.once(Instant::now() + wait, Task::Call { route: route.clone(), index });
         }
@@ -95,6 +116,9 @@ impl Cluster {
         match self.choose(destinations).and_then(|destination| self.pick(&destination)) {
             Ok((pod, revision)) => {
                 self.calls.answered.insert(route);
+                if let Some((caller, _)) = caller {
+                    self.note_version(caller, &revision);
+                }
                 self.answer(pod, revision);
             }
             Err(what) if self.calls.answered.contains(&route) => {
@@ -102,6 +126,23 @@ impl Cluster {
                 self.shared.book.lock().violations.push(Violation { at: self.clock.now(), what });
             }
             Err(_) => {}
+        }
+    }
+
+    /// One of the known callers, and the headers of the call.
+    fn caller(&mut self) -> Option<(u64, Headers)> {
+        let known = self.shared.config.lock().callers.as_ref()?.known.clone()?;
+        let caller = self.calls.dice.u64(0..known.count.max(1));
+        let places = if known.buckets >= 1000 { 3 } else { 2 };
+        let bucket = format!("{:0places$}", caller % known.buckets.max(1));
+        Some((caller, Headers::from([(known.header, bucket)])))
+    }
+
+    fn note_version(&mut self, caller: u64, revision: &str) {
+        let before = self.calls.last.insert(caller, revision.to_owned());
+        if let Some(from) = before.filter(|from| from != revision) {
+            let moved = Move { at: self.clock.now(), caller, from, to: revision.to_owned() };
+            self.shared.book.lock().moves.push(moved);
         }
     }
 

@@ -84,10 +84,23 @@ pub struct Callers {
     pub shortest: Duration,
     /// Longest call.
     pub longest: Duration,
+    /// Who calls again and again; `None`: nobody is told from anybody else, and each http route has callers of its own.
+    pub known: Option<KnownCallers>,
+}
+
+/// Callers that come back, and carry their bucket in a header of each call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownCallers {
+    /// How many there are. Caller number `n` has bucket `n` modulo `buckets`.
+    pub count: u64,
+    /// How many buckets there are: 100 or 1000.
+    pub buckets: u64,
+    /// The header.
+    pub header: String,
 }
 
 impl Default for Callers {
     fn default() -> Self {
-        Self { every: Duration::from_secs(1), shortest: Duration::from_secs(20), longest: Duration::from_secs(180) }
+        Self { every: Duration::from_secs(1), shortest: Duration::from_secs(20), longest: Duration::from_secs(180), known: None }
     }
 }

@@ -8,6 +8,7 @@ mod endpoints;
 mod kubelet;
 mod proxies;
 mod replica_set;
+mod requests;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -24,8 +25,8 @@ use tokio::time::Instant;
 use crate::operator::clock::Clock;
 use crate::sources::calls::{CallCounter, CallsQuestion, Readings};
 
-pub use self::callers::{CallCounts, Violation};
-pub use self::config::{Callers, ImageBehaviour, Start, WorldConfig};
+pub use self::callers::{CallCounts, Move, Violation};
+pub use self::config::{Callers, ImageBehaviour, KnownCallers, Start, WorldConfig};
 
 use self::callers::{Book, Calls};
 use self::proxies::Proxies;
@@ -102,6 +103,11 @@ impl World {
     /// Calls that were sent where nothing could answer them.
     pub fn violations(&self) -> Vec<Violation> {
         self.shared.book.lock().violations.clone()
+    }
+
+    /// Known callers who got another revision than at their last call.
+    pub fn moves(&self) -> Vec<Move> {
+        self.shared.book.lock().moves.clone()
     }
 
     /// Calls under way on a pod.

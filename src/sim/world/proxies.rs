@@ -8,8 +8,10 @@ use tokio::time::Instant;
 
 use super::super::selector::{labels_of, string_map};
 use super::super::store::{Change, Key};
+use super::requests::{Headers, Request};
 use super::timers::Task;
 use super::{Cluster, Kinds};
+use crate::core::route::may_be_generated;
 
 /// A pod a call can go to.
 #[derive(Clone, Debug)]
@@ -78,9 +80,18 @@ impl Proxies {
         };
     }
 
-    /// Destinations of an http route; `None` when there is no such route.
-    pub fn destinations(&self, route: &Key, index: usize) -> Option<Vec<Destination>> {
-        let http = self.routes.get(route)?.pointer("/spec/http")?.get(index)?;
+    /// Destinations of a call that is meant for the http route `number` of those that no operator has made; `None` when
+    /// there is no such route. A call with headers goes to the first route that takes it.
+    pub fn destinations(&self, route: &Key, number: usize, headers: Option<Headers>) -> Option<Vec<Destination>> {
+        let all = self.routes.get(route)?.pointer("/spec/http")?.as_array()?;
+        let meant = all.iter().filter(|r| !may_be_generated(r)).nth(number)?;
+        let http = match headers {
+            None => meant,
+            Some(headers) => {
+                let request = Request::meant_for(meant, headers);
+                all.iter().find(|r| request.is_taken_by(r))?
+            }
+        };
         let list = http.get("route")?.as_array()?;
         let alone = list.len() == 1;
         let destinations = list.iter().map(|entry| {

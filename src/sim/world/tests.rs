@@ -128,7 +128,8 @@ async fn not_ready_pods_go_first_then_the_cheapest() {
 }
 
 fn calling() -> WorldConfig {
-    let callers = Callers { every: Duration::from_millis(500), shortest: Duration::from_secs(10), longest: Duration::from_secs(60) };
+    let callers =
+        Callers { every: Duration::from_millis(500), shortest: Duration::from_secs(10), longest: Duration::from_secs(60), known: None };
     WorldConfig { callers: Some(callers), ..WorldConfig::default() }
 }
 

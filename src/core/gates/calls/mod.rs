@@ -14,7 +14,7 @@ mod sentence;
 mod tally;
 mod warnings;
 
-pub use counters::{Bucket, PodSample, Snapshot, Sums};
+pub use counters::{Bucket, PodSample, Snapshot, Sums, Taken, take};
 pub use look::{Look, Moment, look, size};
 pub use question::{Needs, Question, same};
 pub use selector::{Arms, Selector};

@@ -13,7 +13,7 @@ use crate::core::drain::BUSY_COST;
 use crate::core::gates::{gates_hash, spec_hash};
 use crate::core::intent::{Arm, Intent};
 use crate::core::observe::{ArmSeen, BudgetSeen, Mark, Observations, ReplicaSetSeen, RouteSeen, RunSeen};
-use crate::core::route::Direction;
+use crate::core::route::{Buckets, Direction};
 
 impl World {
     /// Carries out an intent that was decided on `seen`.
@@ -78,6 +78,11 @@ impl World {
         if let Ok(weights) = &mut route.weights {
             for w in weights {
                 (w.canary, w.stable) = (i64::from(canary), i64::from(100 - canary));
+                w.buckets = match w.buckets {
+                    Buckets::Unused => Buckets::Unused,
+                    _ if canary == 0 => Buckets::Absent,
+                    _ => Buckets::At(canary.into()),
+                };
             }
         }
         self.note_callers();
@@ -121,6 +126,16 @@ impl World {
             || stable != self.seen.stable_arm
             || canary != self.seen.canary_arm
             || self.seen.runs.iter().any(|r| r.stop && r.phase == RunPhase::Running)
+    }
+
+    /// The background run's own gate counts more calls, up to now.
+    pub fn count_more(&mut self, canary: i64, stable: i64) {
+        let at = Some(Time(self.seen.now));
+        for gate in self.seen.runs.iter_mut().flat_map(|r| &mut r.gates).filter(|g| g.name == crate::core::proof::GATE) {
+            let counts = gate.split.get_or_insert_default();
+            (counts.calls.canary, counts.calls.stable) = (counts.calls.canary + canary, counts.calls.stable + stable);
+            counts.at.clone_from(&at);
+        }
     }
 
     /// When the next measurement ends.
@@ -191,7 +206,7 @@ impl World {
 
     /// Canary weight of a VirtualService that is not named any more.
     pub fn dropped_weight(&self, name: &str) -> i64 {
-        self.dropped.iter().find(|r| r.name == name).map_or(0, |r| r.weights.as_ref().map_or(0, |w| w[0].canary))
+        self.dropped.iter().find(|r| r.name == name).map_or(0, |r| r.weights.as_ref().map_or(0, |w| w[0].given()))
     }
 
     /// Remembers who may get calls now.

@@ -1,6 +1,7 @@
 //! Things that happen to a release, for the property tests.
 
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::specs::*;
 use super::world::{Luck, Pass, Say, World, route_seen};
@@ -8,6 +9,7 @@ use crate::api::action::Verb;
 use crate::api::common::seconds;
 use crate::api::rollout::{Analysis, OnDeadline, Preflight, RollbackWindow, Step};
 use crate::api::status::Phase;
+use crate::core::route::Buckets;
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
@@ -31,6 +33,9 @@ pub enum Event {
     Calm,
     PodsDie(u32),
     Weights(usize, i64),
+    Buckets(usize, Buckets),
+    Proof(bool, bool),
+    Counts(i64, i64),
     Unreadable(usize, bool),
     Named(bool),
     ArmTrouble(bool, bool),
@@ -106,6 +111,9 @@ pub fn event() -> impl Strategy<Value = Event> {
         6 => Just(Event::Calm),
         1 => (1u32..5).prop_map(Event::PodsDie),
         2 => (0usize..2, 0i64..101).prop_map(|(i, w)| Event::Weights(i, w)),
+        3 => (0usize..2, buckets()).prop_map(|(i, b)| Event::Buckets(i, b)),
+        1 => any::<(bool, bool)>().prop_map(|(on, required)| Event::Proof(on, required)),
+        4 => (0i64..100, 0i64..100).prop_map(|(canary, stable)| Event::Counts(canary, stable)),
         1 => (0usize..2, any::<bool>()).prop_map(|(i, bad)| Event::Unreadable(i, bad)),
         2 => any::<bool>().prop_map(Event::Named),
         1 => any::<(bool, bool)>().prop_map(|(a, bad)| Event::ArmTrouble(a, bad)),
@@ -120,6 +128,12 @@ pub fn event() -> impl Strategy<Value = Event> {
         2 => (1usize..12).prop_map(Event::Stale),
         2 => (lag, 1usize..6).prop_map(|(l, n)| Event::Lags(l, n)),
     ]
+}
+
+/// What generated routes say, or that there should be some from now on.
+fn buckets() -> impl Strategy<Value = Buckets> {
+    let weight = || 0i64..101;
+    prop_oneof![3 => Just(Buckets::Absent), 1 => weight().prop_map(Buckets::At), 2 => weight().prop_map(Buckets::Wrong)]
 }
 
 /// A world with its past, and a check after every pass.
@@ -234,6 +248,9 @@ impl Story {
                 }
             }
             Event::Weights(i, canary) => w.edit_route(i, |r| *r = route_seen(&r.name, canary)),
+            Event::Buckets(i, buckets) => w.edit_route(i, |r| r.weights.iter_mut().flatten().for_each(|w| w.buckets = buckets)),
+            Event::Proof(on, required) => w.edit(|s| s.traffic.proof = on.then(|| proof(json!({"requireObserved": required})))),
+            Event::Counts(canary, stable) => w.count_more(canary, stable),
             Event::Unreadable(i, true) => w.edit_route(i, |r| r.weights = Err("VirtualService voice/x does not exist".into())),
             Event::Unreadable(i, false) => w.edit_route(i, |r| {
                 if r.weights.is_err() {

@@ -8,12 +8,14 @@ mod specs;
 mod world;
 
 mod aborts;
+mod buckets;
 mod counts;
 mod drains;
 mod edits;
 mod faults;
 mod invariants;
 mod left;
+mod observed;
 mod people;
 mod plans;
 mod preflight;

@@ -77,6 +77,7 @@ pub fn gate(name: &str) -> Gate {
         compare_histogram: None,
         absolute: None,
         paired: None,
+        split: None,
     }
 }
 
@@ -126,6 +127,13 @@ pub fn article() -> Vec<Step> {
 }
 
 /// Ten replicas, two Services, one VirtualService.
+/// A proof of the split, with more settings.
+pub fn proof(more: serde_json::Value) -> crate::api::proof::Proof {
+    let mut proof = serde_json::json!({"prometheus": {"address": "http://prometheus"}, "started": "voice_calls_started_total"});
+    json_patch::merge(&mut proof, &more);
+    serde_json::from_value(proof).unwrap()
+}
+
 pub fn spec(steps: Option<Vec<Step>>, background: Option<Analysis>) -> VoiceRolloutSpec {
     let service = VirtualServiceRef { name: "agent".into(), namespace: String::new(), routes: vec![] };
     VoiceRolloutSpec {
@@ -145,7 +153,9 @@ pub fn spec(steps: Option<Vec<Step>>, background: Option<Analysis>) -> VoiceRoll
                 virtual_services: vec![service],
                 destination_rule: None,
                 propagation_delay: seconds(10),
+                stickiness: None,
             }),
+            proof: None,
         },
         steps,
         false_abort: 0.01,

@@ -17,7 +17,7 @@ use crate::core::managed::is_named;
 use crate::core::observe::{ActionSeen, ArmSeen, LeftRoute, Observations, RouteSeen};
 use crate::core::plan::Plan;
 use crate::core::revision::revision_hash;
-use crate::core::route::{RouteWeights, Split};
+use crate::core::route::{Buckets, RouteWeights, Split};
 
 /// What a gate's provider answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,8 @@ fn arm(name: &str) -> ArmSeen {
 }
 
 pub fn route_seen(name: &str, canary: i64) -> RouteSeen {
-    let weights = RouteWeights { route: String::new(), index: 0, stable_at: 0, canary_at: 1, stable: 100 - canary, canary };
+    let weights =
+        RouteWeights { route: String::new(), index: 0, stable_at: 0, canary_at: 1, stable: 100 - canary, canary, buckets: Buckets::Unused };
     RouteSeen {
         namespace: "voice".into(),
         name: name.into(),
@@ -100,6 +101,8 @@ pub fn route_seen(name: &str, canary: i64) -> RouteSeen {
         theirs: false,
         weights: Ok(vec![weights]),
         readable: Vec::new(),
+        strays: false,
+        shadowed: None,
     }
 }
 

@@ -180,6 +180,8 @@ fn the_means_of_all_evidence_are_one_at_the_null_and_less_within_it() {
             close(mean(n, p, |k| scores(k).log_e_pass(p)), 1.0, 1e-10);
         }
         close(mean(n, 0.05, |k| srm::log_bayes_factor(&[k, n - k], &[0.05, 0.95], 100.0)), 1.0, 1e-9);
+        let outside = |k| srm::log_evidence_outside(k, n - k, 0.05, (0.03, 0.07), 100.0);
+        assert!([0.03, 0.05, 0.07].iter().all(|p| mean(n, *p, outside) <= 1.0 + 1e-9));
     }
 }
 
@@ -203,4 +205,20 @@ proptest! {
         prop_assert!(gate.log_e_pass(bad + 1, calls) < gate.log_e_pass(bad, calls));
         prop_assert!(paired::log_e_abort(bad + 1, calls, 1.0) > paired::log_e_abort(bad, calls, 1.0));
     }
+}
+
+#[test]
+fn a_share_within_a_range() {
+    // A range of one share is that share.
+    for (canary, stable, share) in [(20, 95, 0.05), (0, 300, 0.25), (7, 0, 0.5), (0, 0, 0.05)] {
+        let point = srm::log_bayes_factor(&[canary, stable], &[share, 1.0 - share], 100.0);
+        close(srm::log_evidence_outside(canary, stable, share, (share, share), 100.0), point, 1e-9);
+    }
+    // More room is never more evidence; what lies inside is none, however much of it there is.
+    let evidence = |canary, stable, range| srm::log_evidence_outside(canary, stable, 0.25, range, 100.0);
+    assert!(evidence(100, 900, (0.2, 0.3)) < evidence(100, 900, (0.25, 0.25)));
+    assert!(evidence(21_000, 79_000, (0.2, 0.3)) < 0.0 && evidence(10_000, 90_000, (0.2, 0.3)) > 100.0);
+    // Shares at the ends of the range.
+    assert!(evidence(0, 1000, (0.0, 0.3)) < 0.0 && evidence(0, 1000, (0.2, 0.3)) > 100.0);
+    assert!(evidence(1000, 0, (0.2, 1.0)) < 0.0);
 }
