@@ -256,6 +256,11 @@ fn an_analysis_decides_something_and_uses_what_it_is_given() {
     assert_eq!(one(json!({})), "spec.steps[2].analysis: an analysis needs templates, gates or require");
     let dry = changed(prometheus("p95", "a"), "/mode", json!("dryRun"));
     assert!(one(json!({ "gates": [dry], "require": ["x"] })).contains("no gate has mode enforce"));
+    let judge = |name| json!({ "name": name, "judge": { "anthropic": { "model": "m" }, "prompt": "p", "explainAborts": true } });
+    assert_eq!(
+        one(json!({ "gates": [judge("a"), judge("b")] })),
+        "spec.steps[2].analysis: one judge explains an abort, and explainAborts is set for a, b: leave it at one of them"
+    );
     assert!(
         one(json!({ "gates": [prometheus("p", "a")], "args": [{ "name": "x", "value": "y" }] }))
             .starts_with("spec.steps[2].analysis.args[0].name: nothing uses")
