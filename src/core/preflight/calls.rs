@@ -6,7 +6,9 @@ use crate::api::VoiceRolloutSpec;
 /// `unread` says why the calls of a pod are not known, where a reading failed.
 pub(super) fn finding(spec: &VoiceRolloutSpec, unread: Option<&str>) -> Option<Finding> {
     let sentence = match unread {
-        Some(why) => format!("live calls cannot be read: {why}; pods that drain are kept until drain.maxDrain and then end, whoever talks."),
+        Some(why) => {
+            format!("live calls cannot be read: {why}; pods that drain are kept until drain.maxDrain and then end, whoever talks.")
+        }
         None => undeclared(spec)?,
     };
     let fix = "let every pod answer spec.sessions.activeCalls, on a port that a container listens on and the mesh lets plain HTTP into \
