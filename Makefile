@@ -1,7 +1,7 @@
 # make test    everything: format, lints, fast tests, then releases on a real control plane
 # make demo    three releases on the real control plane, with a live table (KEEP=1 leaves it running)
 # make soak    the property tests with long seeds (CASES=20000)
-# make bench   figures of the operator on the real API server
+# make bench   figures, of the operator on the real API server too (STACK_BENCH=rules,looks,evidence needs no such thing)
 # make crds    writes the generated CRDs, for the repository and for the chart
 #
 # Everything that is needed besides Rust, Go, Python, npm and the shell's usual tools is fetched and built, and kept in
@@ -19,6 +19,9 @@ CASES ?= 20000
 SLOW := real stack_smoke
 ALL := $(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs))
 FAST := $(sort $(filter-out $(SLOW),$(ALL)))
+# Parts of the bench; all of them when none is named.
+comma := ,
+PARTS := $(subst $(comma), ,$(STACK_BENCH))
 NETNS := tests/stack/in-netns.sh
 STEP = @printf '\n== %s  %s\n' "$$(date +%T)"
 
@@ -72,7 +75,7 @@ soak:
 	PROPTEST_CASES=$(CASES) $(CARGO) test --locked --release --lib
 	PROPTEST_CASES=$(CASES) $(CARGO) test --locked --release $(FAST:%=--test %) -- --include-ignored
 
-bench: components
+bench: $(if $(PARTS),$(if $(filter verdicts release size,$(PARTS)),components),components)
 	$(CARGO) build --locked --release --bins --examples
 	@$(NETNS) target/release/examples/stack-bench
 

@@ -1,7 +1,8 @@
 //! The figures of README: what the operator costs and how fast it reverts, on a real API server. `make bench`.
 //!
-//! Prints, and never judges by wall time. `STACK_BENCH=rules,verdicts,release,size,idle` picks parts;
-//! `STACK_BENCH_RELEASING` (100) and `STACK_BENCH_ROLLOUTS` (1000) are the numbers of rollouts.
+//! Prints, and never judges by wall time. `STACK_BENCH=rules,looks,evidence,verdicts,release,size,idle` picks parts, of
+//! which rules, looks, evidence and idle need no control plane; `STACK_BENCH_RELEASING` (100) and `STACK_BENCH_ROLLOUTS`
+//! (1000) are the numbers of rollouts.
 
 #[allow(dead_code)]
 #[path = "../../tests/fast/cluster/mod.rs"]
@@ -13,10 +14,12 @@ mod judge;
 mod stack;
 
 mod audit;
+mod evidence;
 mod figures;
 mod fleet;
 mod gates;
 mod idle;
+mod looks;
 mod machine;
 mod node;
 mod plane;
@@ -31,17 +34,30 @@ use voicerollout::core::stats::baselines;
 const SEED: u64 = 1;
 
 fn main() {
-    let parts = std::env::var("STACK_BENCH").unwrap_or_else(|_| "rules,verdicts,release,size,idle".into());
+    let parts = std::env::var("STACK_BENCH").unwrap_or_else(|_| "rules,looks,evidence,verdicts,release,size,idle".into());
     let wanted = |part: &str| parts.split(',').any(|p| p.trim() == part);
+    machine::print();
     if wanted("rules") {
         rules(number("STACK_BENCH_SIMULATED", 600) as u32);
     }
-    if let Err(error) = stack::runtime().block_on(real(wanted)) {
-        eprintln!("{error}");
-        std::process::exit(1);
+    if wanted("looks") {
+        ended(looks::run());
     }
+    ended(stack::runtime().block_on(async {
+        if wanted("evidence") {
+            evidence::run().await?;
+        }
+        real(wanted).await
+    }));
     if wanted("idle") {
         idle::run(number("STACK_BENCH_ROLLOUTS", 1000));
+    }
+}
+
+fn ended(part: Result<()>) {
+    if let Err(error) = part {
+        eprintln!("{error}");
+        std::process::exit(1);
     }
 }
 
@@ -56,7 +72,7 @@ async fn real(wanted: impl Fn(&str) -> bool) -> Result<()> {
     if !["verdicts", "release", "size"].into_iter().any(&wanted) {
         return Ok(());
     }
-    machine::print()?;
+    machine::print_versions()?;
     // Each part has a control plane of its own: no part's objects weigh on another's figures.
     if wanted("release") {
         release::run(&plane::Plane::start().await?).await?;

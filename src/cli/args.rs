@@ -111,6 +111,8 @@ pub struct PromoteArgs {
 pub enum GateVerb {
     /// Feed recorded ticks to a gate, and print its evidence and verdict after each
     Replay(ReplayArgs),
+    /// Play imagined releases: how often a gate aborts a canary that is no worse, how soon it finds one that is
+    Simulate(SimulateArgs),
 }
 
 /// `gate replay`
@@ -124,6 +126,53 @@ pub struct ReplayArgs {
     #[arg(value_name = "TICKS")]
     pub ticks: PathBuf,
     /// Print {"t", "logE", "logEPass", "verdict"} for each tick, in place of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `gate simulate`
+#[derive(Clone, Debug, Args)]
+pub struct SimulateArgs {
+    /// The gate: one entry of gates[] in YAML; without falseAbort it has the whole of the default, 0.01
+    #[arg(long, value_name = "FILE")]
+    pub gate: PathBuf,
+    /// Calls a minute of both versions together; turns, where the gate's metric counts them
+    #[arg(long, visible_alias = "turns-per-minute", value_name = "NUMBER")]
+    pub calls_per_minute: f64,
+    /// Weight of the canary, in percent; of several, the next one comes when the gate passes
+    #[arg(long, value_name = "PERCENT", value_delimiter = ',', default_value = "5")]
+    pub weight: Vec<f64>,
+    /// How many times worse a bad canary is: its bad calls, or the values of its histogram; several play one after the other
+    #[arg(long, value_name = "FACTOR", value_delimiter = ',', default_value = "1.3")]
+    pub regression: Vec<f64>,
+    /// Gates on counters: share of calls that are bad on stable, such as 0.08
+    #[arg(long, value_name = "SHARE")]
+    pub bad_rate: Option<f64>,
+    /// Gates on a histogram: stable's median, in the unit of the buckets; values are lognormal, by two of these three
+    #[arg(long, value_name = "VALUE")]
+    pub median: Option<f64>,
+    /// Gates on a histogram: stable's 95th percentile
+    #[arg(long, value_name = "VALUE")]
+    pub p95: Option<f64>,
+    /// Gates on a histogram: standard deviation of the values' logarithm
+    #[arg(long, value_name = "NUMBER")]
+    pub sigma: Option<f64>,
+    /// Gates on a histogram: stable's buckets in place of the three, cumulative: 0.7=850,0.9=940,1.2=985,+Inf=1000
+    #[arg(long, value_name = "BOUND=COUNT", value_delimiter = ',')]
+    pub buckets: Vec<String>,
+    /// Time that the gate may take, after warm-up
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
+    pub duration: Duration,
+    /// Time from look to look; left out: the gate's interval
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub tick: Option<Duration>,
+    /// How many releases to play of each kind
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub rollouts: u32,
+    /// The same seed gives the same releases
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+    /// Print one JSON object, in place of a table
     #[arg(long)]
     pub json: bool,
 }

@@ -15,6 +15,9 @@ use crate::api::run::Verdict;
 use crate::core::gates::calls::replay::{Recorded, Replay, Said};
 use crate::core::gates::calls::times;
 
+mod simulate;
+pub use simulate::simulate;
+
 /// Feeds recorded ticks to a gate and prints what it says after each.
 ///
 /// # Errors

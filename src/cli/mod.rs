@@ -86,8 +86,11 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
 }
 
 fn try_out(verb: &GateVerb) -> Result<(), CliError> {
-    let GateVerb::Replay(args) = verb;
-    gate::replay(args, paint(), &mut std::io::stdout().lock())
+    let mut out = std::io::stdout().lock();
+    match verb {
+        GateVerb::Replay(args) => gate::replay(args, paint(), &mut out),
+        GateVerb::Simulate(args) => gate::simulate(args, paint(), &mut out),
+    }
 }
 
 async fn order(args: &args::OrderArgs, verb: verbs::Action, program: String) -> Result<(), CliError> {

@@ -24,6 +24,13 @@ mod watch;
 pub mod world;
 mod write;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use schema::Schema;
+
 pub use journal::{Fault, RequestInfo, Verb};
 pub use patch::PatchKind;
 pub use scenario::{Scenario, ScenarioError};
@@ -36,11 +43,7 @@ pub use world::{World, WorldConfig};
 /// rules that are broken.
 pub fn manifest_problems(manifest: &serde_json::Value) -> Vec<String> {
     let kind = manifest["kind"].as_str().unwrap_or_default();
-    let Some((_, crd)) = crate::api::crds::all().into_iter().find(|(_, crd)| crd.spec.names.kind == kind) else {
-        return vec![format!("kind {kind} is none of {}", crate::api::common::GROUP)];
-    };
-    let crd = serde_json::to_value(crd).unwrap_or_default();
-    let schema = schema::Schema::new(crd.pointer("/spec/versions/0/schema/openAPIV3Schema").cloned().unwrap_or_default());
+    let Some(schema) = schema_of(kind) else { return vec![format!("kind {kind} is none of {}", crate::api::common::GROUP)] };
     let mut object = manifest.clone();
     let unknown = schema.prune(&mut object).into_iter().map(|path| format!("{path}: there is no such field"));
     let mut problems: Vec<String> = unknown.collect();
@@ -51,4 +54,17 @@ pub fn manifest_problems(manifest: &serde_json::Value) -> Vec<String> {
     }
     problems.extend(causes.into_iter().map(|cause| format!("{}: {}", cause.field, cause.message)));
     problems
+}
+
+/// The schema of one of our kinds. Making one takes time, so each is made once.
+fn schema_of(kind: &str) -> Option<Arc<Schema>> {
+    static KNOWN: Mutex<BTreeMap<String, Arc<Schema>>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock();
+    if let Some(schema) = known.get(kind) {
+        return Some(schema.clone());
+    }
+    let (_, crd) = crate::api::crds::all().into_iter().find(|(_, crd)| crd.spec.names.kind == kind)?;
+    let crd = serde_json::to_value(crd).unwrap_or_default();
+    let value = crd.pointer("/spec/versions/0/schema/openAPIV3Schema").cloned().unwrap_or_default();
+    Some(known.entry(kind.to_owned()).or_insert(Arc::new(Schema::new(value))).clone())
 }

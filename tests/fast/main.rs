@@ -1,5 +1,6 @@
 //! The operator on the simulated API server, in virtual time.
 
+mod bad_input;
 mod buckets;
 mod cluster;
 mod comparison;

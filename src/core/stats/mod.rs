@@ -19,14 +19,14 @@ pub mod fnch;
 mod kayenta;
 pub mod paired;
 pub mod plan;
-pub(super) mod sampling;
+pub(in crate::core) mod sampling;
 pub mod simulate;
 mod special;
 pub mod srm;
 pub mod traffic;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::core) mod tests;
 
 /// Logarithm of the mean of `exp(value)`; minus infinity for no values.
 fn log_mean_exp(values: impl Iterator<Item = f64> + Clone) -> f64 {

@@ -5,7 +5,7 @@
 //! Koolen, "Safe testing", JRSS B 86, 2024; for an odds ratio of 1 both `q` are the pooled rate). Mixing over `J` bets
 //! costs between nothing and `ln J`.
 
-use super::evidence::{Evidence, Test};
+use super::evidence::Evidence;
 
 /// Halvings for the rates of the null.
 const HALVINGS: u32 = 60;
@@ -59,16 +59,6 @@ impl Rates {
         let growth = divergence(canary, shifted(null, odds_ratio)) + others * divergence(stable, null);
         if canary > shifted(null, odds_ratio) { growth } else { -growth }
     }
-
-    /// Canary calls until the evidence against the canary reaches `ln(1/alpha)`. `None` when it will not.
-    pub fn calls_to_abort(&self, test: &Test, alpha: f64, log_e: f64) -> Option<Calls> {
-        needed(self.growth(test.margin), test.bets.len(), alpha, log_e)
-    }
-
-    /// Canary calls until the evidence for the canary reaches `ln(1/alpha)`. `None` when it will not.
-    pub fn calls_to_pass(&self, test: &Test, alpha: f64, log_e: f64) -> Option<Calls> {
-        needed(-self.growth(test.margin), test.bets.len(), alpha, log_e)
-    }
 }
 
 /// Canary calls until the gate aborts, if the edge that stands worst goes on as it has. `None` when none is on the way.
@@ -99,7 +89,9 @@ pub fn calls_to_pass(evidence: &Evidence, margin: f64, alpha: f64, share: f64) -
     needed(slowest, test.bets.len(), alpha, evidence.log_e_pass(margin)?)
 }
 
-fn needed(growth: f64, bets: usize, alpha: f64, log_e: f64) -> Option<Calls> {
+/// Canary calls until evidence of `log_e` that grows by so much a call, as a mixture of so many bets, reaches
+/// `ln(1/alpha)`. `None` when it will not.
+pub fn needed(growth: f64, bets: usize, alpha: f64, log_e: f64) -> Option<Calls> {
     let missing = -alpha.ln() - log_e;
     if missing <= 0.0 {
         return Some(Calls { low: 0.0, high: 0.0 });
@@ -117,7 +109,7 @@ pub(super) fn shifted(rate: f64, odds_ratio: f64) -> f64 {
 }
 
 /// Kullback-Leibler divergence of two Bernoulli distributions, in nats.
-fn divergence(p: f64, q: f64) -> f64 {
+pub fn divergence(p: f64, q: f64) -> f64 {
     let part = |p: f64, q: f64| if p > 0.0 { p * (p / q).ln() } else { 0.0 };
     part(p, q) + part(1.0 - p, 1.0 - q)
 }

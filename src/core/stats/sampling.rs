@@ -11,11 +11,6 @@ impl Dice {
         Self(fastrand::Rng::with_seed(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(run)))
     }
 
-    /// True with this chance.
-    pub fn happens(&mut self, chance: f64) -> bool {
-        chance > 0.0 && self.0.f64() < chance
-    }
-
     /// How many of `n` happen, each with chance `p`.
     pub fn binomial(&mut self, n: u64, p: f64) -> u64 {
         if n == 0 || p <= 0.0 {

@@ -53,3 +53,14 @@ fn fraction(a: f64, b: f64, x: f64) -> f64 {
 pub fn normal_tail(z: f64) -> f64 {
     libm::erfc(z / std::f64::consts::SQRT_2) / 2.0
 }
+
+/// The value below which a standard normal variable lies with chance `p`, between 0 and 1 (both excluded).
+pub fn normal_quantile(p: f64) -> f64 {
+    // Beyond 40 the tail is 0 in a float.
+    let (mut low, mut high) = (-40.0, 40.0);
+    for _ in 0..100 {
+        let middle = f64::midpoint(low, high);
+        if normal_tail(-middle) < p { low = middle } else { high = middle }
+    }
+    f64::midpoint(low, high)
+}

@@ -11,6 +11,7 @@ mod question;
 pub mod replay;
 mod selector;
 mod sentence;
+pub mod simulate;
 mod tally;
 mod warnings;
 

@@ -3,7 +3,7 @@
 use super::question::{Question, Tested};
 use super::tally::Tally;
 use crate::api::run::{Comparison, Outlook};
-use crate::core::stats::plan::{Calls, calls_to_abort, calls_to_pass};
+use crate::core::stats::plan::{Calls, calls_to_abort, calls_to_pass, divergence};
 
 /// Beyond this nobody waits.
 const MAX_CALLS: f64 = 1e9;
@@ -46,9 +46,8 @@ pub fn foresee(question: &Question<'_>, tally: &Tally, known: &mut Comparison, s
 }
 
 /// Evidence about a rate grows by the Kullback-Leibler divergence of the rate from the limit.
-fn rate(seen: f64, limit: f64, alpha: f64, log_e: f64) -> Option<Calls> {
-    let part = |p: f64, q: f64| if p > 0.0 { p * (p / q).ln() } else { 0.0 };
-    let growth = part(seen, limit) + part(1.0 - seen, 1.0 - limit);
+pub(super) fn rate(seen: f64, limit: f64, alpha: f64, log_e: f64) -> Option<Calls> {
+    let growth = divergence(seen, limit);
     let needed = (-alpha.ln() - log_e).max(0.0) / growth;
     (growth > 0.0).then_some(Calls { low: needed, high: needed })
 }

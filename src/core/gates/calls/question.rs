@@ -44,8 +44,8 @@ pub enum Needs<'a> {
 pub struct Pair {
     /// Stable's edge, where there is one.
     pub edge: Option<f64>,
-    canary: usize,
-    stable: usize,
+    pub(super) canary: usize,
+    pub(super) stable: usize,
 }
 
 /// One test.
@@ -126,6 +126,16 @@ impl<'a> Question<'a> {
     /// Only the canary is looked at.
     pub fn one_arm(&self) -> bool {
         self.tests.iter().all(|(tested, _)| matches!(tested, Tested::Rate { .. }))
+    }
+
+    /// Place of the margin that counts at a weight in percent: that of the next lower weight, or the lowest.
+    pub fn margin_at(&self, weight: i32) -> usize {
+        self.margins.iter().rposition(|margin| margin.weight <= weight).unwrap_or(0)
+    }
+
+    /// Time from the first look before which its gate does not pass.
+    pub(super) fn waits(&self, gate: &Gate) -> std::time::Duration {
+        [gate.min_duration, self.counted.min_bake].into_iter().flatten().map(std_duration).max().unwrap_or_default()
     }
 
     /// The counts of one pair, as its test takes them.

@@ -7,10 +7,8 @@ use serde_json::Number;
 
 use super::counters::Sums;
 use super::question::{Needs, Question, same};
-use super::sentence::line_at;
 use super::tally::Tally;
 use crate::api::analysis::Gate;
-use crate::api::common::std_duration;
 use crate::api::run::{Comparison, Verdict};
 
 /// A recorded tick.
@@ -111,17 +109,15 @@ impl<'a> Replay<'a> {
         self.tally = tally;
         self.last = t;
         let first = *self.first.get_or_insert(t);
-        let waits = [self.gate.min_duration, self.question.counted.min_bake].into_iter().flatten().map(std_duration).max();
         let enough = self.tally.canary_calls() >= i64::from(self.question.counted.min_canary);
-        let may_pass = enough && t - first >= waits.unwrap_or_default().as_secs_f64();
+        let may_pass = enough && t - first >= self.question.waits(self.gate).as_secs_f64();
         let known = self.tally.comparison(&self.question, may_pass);
         let log_e = self.tally.log_e_abort(&self.question);
         self.failed |= log_e >= (1.0 / self.question.false_abort).ln();
         // A weight in between takes the margin of the next lower one.
         let weight = tick.weight.floor() as i32;
-        let line = line_at(&known, weight);
-        let margin = known.pass.iter().position(|l| Some(l) == line).unwrap_or(0);
-        let verdict = match line {
+        let margin = self.question.margin_at(weight);
+        let verdict = match known.pass.get(margin) {
             _ if self.failed => Verdict::Fail,
             Some(line) if line.passes => Verdict::Pass,
             _ => Verdict::Inconclusive,
@@ -157,7 +153,7 @@ impl<'a> Replay<'a> {
 }
 
 /// Buckets by bound; counts are cumulative, so they rise up to n.
-fn rising(buckets: &BTreeMap<String, u64>, n: u64) -> Result<Vec<(f64, u64)>, String> {
+pub(super) fn rising(buckets: &BTreeMap<String, u64>, n: u64) -> Result<Vec<(f64, u64)>, String> {
     let mut all = Vec::new();
     for (text, count) in buckets {
         let bound = match text.as_str() {

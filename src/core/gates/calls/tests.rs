@@ -2,6 +2,7 @@ mod counters;
 mod looks;
 mod questions;
 mod replays;
+mod simulations;
 
 use serde_json::{Value, json};
 

@@ -5,38 +5,40 @@ use proptest::prelude::*;
 use super::{cases, close};
 use crate::core::stats::absolute::{Absolute, BetaBinomial, best_rho, rate_interval};
 use crate::core::stats::betting::Scores;
-use crate::core::stats::evidence::{Design, Evidence, Test};
+use crate::core::stats::evidence::{ABORT_BETS, Design, Evidence, PASS_BETS};
 use crate::core::stats::fnch::Tick;
 use crate::core::stats::plan::{self, Rates};
 use crate::core::stats::special::{ln_beta, ln_incomplete_beta};
 use crate::core::stats::{paired, srm};
 
+// The packages publish six or seven digits; the rest is from the same formulas with 40 digits.
+
 #[test]
 fn mixtures_as_in_confseq() {
-    close(best_rho(100.0, 0.05), 12.60056, 5e-6);
+    close(best_rho(100.0, 0.05), 12.600_560_979_256, 1e-8);
     let two = BetaBinomial::new(100.0, 0.05, 0.2, 0.8, false);
     let one = BetaBinomial::new(100.0, 0.05, 0.2, 0.8, true);
-    close(two.log_e(10.0, 100.0), -0.6941012, 1e-7);
-    close(one.log_e(10.0, 100.0), -0.07134019, 1e-8);
+    close(two.log_e(10.0, 100.0), -0.694_101_173_947, 1e-8);
+    close(one.log_e(10.0, 100.0), -0.071_340_188_979, 1e-8);
     // The sums at which they reach 1/alpha.
-    close(two.log_e(31.4308, 100.0), 20f64.ln(), 3e-5);
-    close(one.log_e(28.41238, 100.0), 20f64.ln(), 3e-6);
+    close(two.log_e(31.430_797_596_073, 100.0), 20f64.ln(), 1e-8);
+    close(one.log_e(28.412_380_052_049, 100.0), 20f64.ln(), 1e-8);
 }
 
 #[test]
 fn intervals_of_a_rate_as_in_confseq() {
     for (bad, calls, tuned, low, high) in [
-        (700, 1000, 100.0, 0.651629, 0.745949),
-        (15, 50, 50.0, 0.129556, 0.511896),
-        (5, 50, 50.0, 0.013021, 0.269264),
-        (1, 50, 50.0, 0.0, 0.13489),
+        (700, 1000, 100.0, 0.651_629_813_87, 0.745_949_500_785),
+        (15, 50, 50.0, 0.129_556_994_975, 0.511_896_402_536),
+        (5, 50, 50.0, 0.013_021_760_006, 0.269_264_667_151),
+        (1, 50, 50.0, 0.0, 0.134_891_586_682),
         (1, 2, 50.0, 0.0, 1.0),
-        (100, 200, 1.0, 0.328923, 0.671076),
+        (100, 200, 1.0, 0.328_923_354_127, 0.671_076_645_873),
         (0, 1, 50.0, 0.0, 1.0),
     ] {
         let found = rate_interval(bad, calls, 0.05, tuned);
-        close(found.0, low, 2e-6);
-        close(found.1, high, 2e-6);
+        close(found.0, low, 1e-8);
+        close(found.1, high, 1e-8);
     }
     assert_eq!(rate_interval(0, 0, 0.05, 50.0), (0.0, 1.0));
 }
@@ -57,7 +59,7 @@ fn pairs_as_computed_elsewhere() {
     for (lost, won, e) in [(5, 0, 10.5), (7, 0, 31.875)] {
         close(paired::log_e_abort(lost, won, 1.0).exp(), e, 1e-8);
     }
-    close(paired::log_e_abort(10, 10, 1.0).exp(), 0.27026, 5e-6);
+    close(paired::log_e_abort(10, 10, 1.0).exp(), 0.270_260_183_573, 1e-8);
     close(paired::log_e_abort(6, 0, 1.0).exp(), 18.142857143, 1e-8);
     // Of 60 digits.
     close(paired::log_e_abort(3000, 2800, 1.0), 0.030039871451425, 1e-8);
@@ -74,7 +76,7 @@ fn sample_ratios_as_in_ssrm() {
     close(flat([38, 38, 17]), -11.947847738358888 + 8.265946861099877, 1e-8);
     close(flat([42, 44, 21]), -15.471401950257842 + 11.610743519545139, 1e-8);
     close(flat([60, 63, 32]), -19.96484521090386 + 15.781031228536165, 1e-8);
-    close(srm::log_bayes_factor(&[20, 95], &[0.05, 0.95], 100.0).exp(), 717.995, 5e-4);
+    close(srm::log_bayes_factor(&[20, 95], &[0.05, 0.95], 100.0).exp(), 717.995_309_669_67, 1e-8);
     // The package's regression test: ten draws of numpy's seed 0, the least p-value over all looks.
     let mut counts = [0; 3];
     let p = [2, 2, 2, 2, 0, 2, 2, 0, 1, 2].iter().fold(1.0f64, |p, arm: &usize| {
@@ -107,12 +109,12 @@ fn calls_to_a_verdict_as_in_the_planning_table() {
         (0.02, 0.04, 0.05, 403.0, 620.0),
         (0.02, 0.06, 0.05, 121.0, 186.0),
     ] {
-        let calls = Rates { canary, stable, share }.calls_to_abort(&Test::abort(1.0), 0.05, 0.0).unwrap();
+        let calls = plan::needed(Rates { canary, stable, share }.growth(1.0), ABORT_BETS.len(), 0.05, 0.0).unwrap();
         close(calls.low, low, 0.6);
         close(calls.high, high, 0.6);
     }
     let equal = Rates { canary: 0.08, stable: 0.08, share: 0.05 };
-    assert_eq!(equal.calls_to_abort(&Test::abort(1.0), 0.05, 0.0), None);
+    assert_eq!(plan::needed(equal.growth(1.0), ABORT_BETS.len(), 0.05, 0.0), None);
     // Medians of a simulation at several rates of traffic.
     for (share, margin, least, most) in [
         (0.05, 4.0, 40.0, 40.0),
@@ -124,7 +126,7 @@ fn calls_to_a_verdict_as_in_the_planning_table() {
         (0.50, 3.0, 162.0, 206.0),
         (0.50, 2.0, 348.0, 469.0),
     ] {
-        let calls = Rates { share, ..equal }.calls_to_pass(&Test::pass(margin), 0.05, 0.0).unwrap();
+        let calls = plan::needed(-Rates { share, ..equal }.growth(margin), PASS_BETS.len(), 0.05, 0.0).unwrap();
         assert!(calls.low < most && calls.high > least, "{share} {margin} {calls:?}");
     }
 }

@@ -118,9 +118,13 @@ fn the_mean_of_a_bet_is_one_at_the_margin_and_less_within_it() {
                 continue;
             }
             let any = Tick::new(bad.min(calls), calls, bad - bad.min(calls), stable);
-            for (margin, bets) in
-                [(1.0, [1.25, 1.5, 2.0, 3.0, 5.0]), (1.25, [1.25, 1.5, 2.0, 3.0, 5.0]), (2.0, [0.25, 0.375, 0.5, 0.625, 0.75])]
-            {
+            for (margin, bets) in [
+                (1.0, [1.25, 1.5, 2.0, 3.0, 5.0]),
+                (1.25, [1.25, 1.5, 2.0, 3.0, 5.0]),
+                (2.0, [0.25, 0.375, 0.5, 0.625, 0.75]),
+                // To show that a canary is less than so many times slower, with the arms swapped.
+                (1.0, [4.0, 8.0 / 3.0, 2.0, 1.6, 4.0 / 3.0]),
+            ] {
                 let towards = if bets[0] > 1.0 { 0.7 } else { 1.4 };
                 for bet in bets {
                     let mean = |truth: f64| -> f64 {
@@ -134,6 +138,41 @@ fn the_mean_of_a_bet_is_one_at_the_margin_and_less_within_it() {
                     close(mean(margin), 1.0, 1e-11);
                     assert!(mean(margin * towards) <= 1.0 + 1e-11);
                 }
+            }
+        }
+    }
+}
+
+/// Every course of three ticks, with its probability: whenever one stops, the mixture is 1 on average at the margin, and
+/// at most 1 within it.
+#[test]
+fn a_mixture_that_is_stopped_is_one_on_average() {
+    let ticks = [(3, 5, 9), (2, 4, 11), (6, 7, 8)];
+    for (margin, truth) in [(1.0, [1.0; 3]), (1.0, [0.6, 1.0, 0.3]), (1.5, [1.5; 3]), (1.5, [1.2, 0.5, 1.5])] {
+        for stop in [0.2, 0.7, 1.5, f64::INFINITY] {
+            // Probability and evidence of the courses that go on.
+            let mut going = vec![(0.0f64, evidence(1, margin, &[], &[]))];
+            let mut mean = 0.0;
+            for ((bad, calls, stable), truth) in ticks.into_iter().zip(truth) {
+                let any = Tick::new(bad.min(calls), calls, bad - bad.min(calls), stable);
+                let mut next = Vec::new();
+                for (course, so_far) in going {
+                    for (k, p) in log_probabilities(&any, truth) {
+                        let mut more = so_far.clone();
+                        more.add(&[Tick::new(k, calls, bad - k, stable)]).unwrap();
+                        if more.log_e_abort() >= stop {
+                            mean += (course + p + more.log_e_abort()).exp();
+                        } else {
+                            next.push((course + p, more));
+                        }
+                    }
+                }
+                going = next;
+            }
+            mean += going.iter().map(|(course, e)| (course + e.log_e_abort()).exp()).sum::<f64>();
+            assert!(mean <= 1.0 + 1e-11, "{margin} {truth:?} {stop}: {mean}");
+            if truth == [margin; 3] {
+                close(mean, 1.0, 1e-11);
             }
         }
     }
