@@ -18,14 +18,20 @@ mod binomial;
 mod changes;
 #[path = "real/commands.rs"]
 mod commands;
+#[path = "real/comparisons.rs"]
+mod comparisons;
 #[path = "real/env.rs"]
 mod env;
 #[path = "real/faults.rs"]
 mod faults;
 #[path = "real/gates.rs"]
 mod gates;
+#[path = "real/long_evals.rs"]
+mod long_evals;
 #[path = "real/people.rs"]
 mod people;
+#[path = "real/power.rs"]
+mod power;
 #[path = "real/references.rs"]
 mod references;
 #[path = "real/refusals.rs"]
