@@ -6,6 +6,8 @@
 #[path = "stack/mod.rs"]
 mod stack;
 
+#[path = "real/accepted.rs"]
+mod accepted;
 #[path = "real/agent.rs"]
 mod agent;
 #[path = "real/audit.rs"]
