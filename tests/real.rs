@@ -6,6 +6,8 @@
 #[path = "stack/mod.rs"]
 mod stack;
 
+#[path = "real/accepted.rs"]
+mod accepted;
 #[path = "real/agent.rs"]
 mod agent;
 #[path = "real/audit.rs"]
@@ -20,6 +22,8 @@ mod buckets;
 mod changes;
 #[path = "real/commands.rs"]
 mod commands;
+#[path = "real/comparisons.rs"]
+mod comparisons;
 #[path = "real/env.rs"]
 mod env;
 #[path = "real/faults.rs"]
@@ -28,8 +32,12 @@ mod faults;
 mod gates;
 #[path = "real/live.rs"]
 mod live;
+#[path = "real/long_evals.rs"]
+mod long_evals;
 #[path = "real/people.rs"]
 mod people;
+#[path = "real/power.rs"]
+mod power;
 #[path = "real/references.rs"]
 mod references;
 #[path = "real/refusals.rs"]

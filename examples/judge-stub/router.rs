@@ -1,5 +1,6 @@
 //! A STUB of two language model APIs, for tests and demos: it speaks their wire formats and holds no model. What it
-//! answers is set beforehand, so it says nothing about any release.
+//! answers is set beforehand, so it says nothing about any release; only `weigh` reads the evidence, and compares its
+//! numbers by a fixed rule.
 //!
 //! Like the real services it refuses requests that they refuse: no key, no version header, sampling parameters, a
 //! prefilled answer, no structured output, and it refuses tools, which a judge has no use for.
@@ -30,6 +31,9 @@ pub enum Behaviour {
     Torn,
     /// Answers PASS about the arm that it was not asked about.
     OtherArm,
+    /// Reads the evidence: FAIL when a metric of the arm in question is more than 15 % above the other arm's, UNSURE when
+    /// there is none, or fewer than 200 calls of an arm are behind one, else PASS.
+    Weigh,
     /// Answers prose that contains the word PASS.
     Nonsense,
     /// Refuses, as models do.
@@ -54,6 +58,7 @@ impl std::str::FromStr for Behaviour {
             "unsure" => Self::Unsure,
             "torn" => Self::Torn,
             "other-arm" => Self::OtherArm,
+            "weigh" => Self::Weigh,
             "nonsense" => Self::Nonsense,
             "refuse" => Self::Refuse,
             "cut-off" => Self::CutOff,
@@ -63,7 +68,7 @@ impl std::str::FromStr for Behaviour {
                 Ok(code @ 400..=599) => Self::Status(code),
                 _ => {
                     return Err(format!(
-                        "{other:?} is none of pass, fail, unsure, torn, other-arm, nonsense, refuse, cut-off, slow, hang, or an HTTP status from 400 to 599"
+                        "{other:?} is none of pass, fail, unsure, torn, other-arm, weigh, nonsense, refuse, cut-off, slow, hang, or an HTTP status from 400 to 599"
                     ));
                 }
             },
@@ -187,10 +192,47 @@ fn arm(question: &Value) -> char {
     at.and_then(|at| text[at..].chars().next()).unwrap_or('?')
 }
 
+/// The evidence of a question: what stands between its two marks.
+fn evidence(question: &Value) -> Option<Value> {
+    let text = question["messages"].as_array()?.last()?["content"].as_str()?;
+    let mut parts = text.split("\nEVIDENCE-").skip(1);
+    let (_, evidence) = parts.next()?.split_once('\n')?;
+    serde_json::from_str(evidence).ok()
+}
+
+/// Verdict of [`Behaviour::Weigh`], with its reason.
+fn weigh(question: &Value, arm: char) -> (&'static str, String) {
+    const MOST: f64 = 1.15;
+    const ENOUGH: f64 = 200.0;
+    let evidence = evidence(question).unwrap_or_default();
+    let (arm, other) = (arm.to_string(), if arm == 'A' { "B" } else { "A" });
+    let metrics = evidence["metrics"].as_array().map_or(&[][..], Vec::as_slice);
+    for metric in metrics {
+        let number = |arm: &str, field: &str| metric[arm][field].as_f64();
+        let name = metric["name"].as_str().unwrap_or_default();
+        let calls = number(&arm, "calls").zip(number(other, "calls")).map_or(0.0, |(ours, theirs)| ours.min(theirs));
+        match number(&arm, "value").zip(number(other, "value")) {
+            Some((ours, theirs)) if calls >= ENOUGH && theirs > 0.0 => {
+                if ours > MOST * theirs {
+                    return ("FAIL", format!("{name}: {ours} in arm {arm} and {theirs} in arm {other}."));
+                }
+            }
+            _ => return ("UNSURE", format!("{name}: {calls} calls are too few.")),
+        }
+    }
+    if metrics.is_empty() { ("UNSURE", "There are no numbers.".into()) } else { ("PASS", "All metrics are alike.".into()) }
+}
+
 /// The words that behaviours answer with.
 fn words(behaviour: Behaviour, question: &Value, number: u64) -> String {
     let mut arm = arm(question);
+    let mut reason = None;
     let verdict = match behaviour {
+        Behaviour::Weigh => {
+            let (verdict, why) = weigh(question, arm);
+            reason = Some(why);
+            verdict
+        }
         Behaviour::Torn if number.is_multiple_of(2) => "FAIL",
         Behaviour::OtherArm => {
             arm = if arm == 'A' { 'B' } else { 'A' };
@@ -207,7 +249,8 @@ fn words(behaviour: Behaviour, question: &Value, number: u64) -> String {
     if schema.is_some_and(|s| s["verdict"].is_null()) {
         return json!({"arm": arm.to_string(), "reason": format!("Stub answer: arm {arm} was set to {verdict} beforehand.")}).to_string();
     }
-    let mut answer = json!({"arm": arm.to_string(), "verdict": verdict, "reason": format!("Stub answer: {verdict} was set beforehand.")});
+    let reason = reason.unwrap_or_else(|| format!("Stub answer: {verdict} was set beforehand."));
+    let mut answer = json!({"arm": arm.to_string(), "verdict": verdict, "reason": reason});
     let rubric = question.pointer("/output_config/format/schema/properties/rubric/required");
     let rubric = rubric.or(question.pointer("/response_format/json_schema/schema/properties/rubric/required"));
     for name in rubric.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {

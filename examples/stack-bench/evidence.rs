@@ -168,6 +168,7 @@ pub async fn run() -> Result<()> {
 
 fn request(gate: Value) -> Result<Request> {
     Ok(Request {
+        explains: None,
         key: "bench".into(),
         namespace: "voice".into(),
         rollout: "agent".into(),

@@ -240,6 +240,9 @@ pub struct DemoArgs {
     /// Play the built-in scenario of this name, or the one of this file
     #[arg(long, value_name = "NAME|FILE", conflicts_with = "list")]
     pub scenario: Option<PathBuf>,
+    /// Play these manifests: a release with nothing wrong, and for each gate one that it has to stop
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["list", "scenario"])]
+    pub manifest: Vec<PathBuf>,
     /// List the built-in scenarios
     #[arg(long)]
     pub list: bool,

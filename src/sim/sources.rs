@@ -12,15 +12,15 @@ use serde_json::{Value, json};
 use super::scenario::{Answer, JudgeWord, Says, Scenario};
 use super::server::SimServer;
 use super::world::CallBook;
-use crate::api::analysis::{Gate, PrometheusProvider, Provider, WebProvider};
+use crate::api::analysis::{Gate, Paired, PrometheusProvider, Provider, WebProvider};
 use crate::api::common::{REVISION_LABEL, std_duration};
-use crate::api::run::{Tokens, Verdict};
+use crate::api::run::{Suite, Tokens, Verdict};
 use crate::core::args::{ArgValue, Place, fill, run_facts};
 use crate::core::condition;
 use crate::core::gates::calls::{Needs, PodSample, Question, Snapshot};
+use crate::core::gates::{Eval, Reading};
 use crate::operator::clock::Clock;
-use crate::sources::json_path::JsonPath;
-use crate::sources::{Progress, Request, Source, SourceError};
+use crate::sources::{Progress, Request, Source, SourceError, check_answer};
 
 /// Tokens that a verdict costs.
 const TOKENS: Tokens = Tokens { input: 1800, output: 60 };
@@ -137,7 +137,7 @@ impl ScenarioSources {
             return Ok(Progress::Counted(counted.clone()));
         }
         if left.is_zero() {
-            return deliver(&request.gate, &measured.answer.says);
+            return deliver(request, &measured.answer.says);
         }
         Ok(Progress::Running { handle: request.key.clone(), poll_after: left })
     }
@@ -157,7 +157,8 @@ impl ScenarioSources {
                 continue;
             }
             let image = self.image_of(request, &revision)?;
-            let quality = self.scenario.release_of(&image).map(|r| r.quality.clone()).unwrap_or_default();
+            let release = self.scenario.release_of(&image);
+            let quality = release.map(|r| r.counted.get(&request.gate.name).unwrap_or(&r.quality).clone()).unwrap_or_default();
             let share = |share: f64| Some((calls as f64 * share + phase(&pod)).floor() as u64);
             let rest: Vec<Option<u64>> = match question.as_ref().map(|q| &q.needs) {
                 // Calls that began: there is nothing else to them.
@@ -205,9 +206,14 @@ fn phase(pod: &str) -> f64 {
     f64::from(sum % 1000) / 1000.0
 }
 
-fn deliver(gate: &Gate, says: &Says) -> Result<Progress, SourceError> {
+fn deliver(request: &Request, says: &Says) -> Result<Progress, SourceError> {
+    let gate = &request.gate;
     let judged = gate.judge.is_some();
     match says {
+        Says::Pairs(pairs) => match &gate.paired {
+            Some(paired) => Ok(Progress::Eval(Eval { reading: Reading::Pairs(*pairs), suite: suite(paired, &request.key) })),
+            None => Err(SourceError::new(format!("gate {}: only a paired gate is answered with pairs", gate.name))),
+        },
         Says::Error(message) => Err(SourceError::new(message)),
         Says::Verdict(word, reason) if judged => {
             let verdict = match word {
@@ -229,15 +235,27 @@ fn deliver(gate: &Gate, says: &Says) -> Result<Progress, SourceError> {
     }
 }
 
+/// The facts that a paired gate asks for. Each measurement is another draw.
+fn suite(paired: &Paired, key: &str) -> Option<Suite> {
+    let paths = paired.web.suite.as_ref()?;
+    let fact = |path: &Option<String>, fact: &str| path.as_ref().map(|_| fact.to_owned());
+    Some(Suite {
+        name: fact(&paths.name, "scenario"),
+        version: fact(&paths.version, "1"),
+        seed: fact(&paths.seed, key),
+        dataset: fact(&paths.dataset, "scenario"),
+    })
+}
+
 /// Fills in and parses everything the gate would send, as its real provider does.
 fn check(request: &Request) -> Result<(), SourceError> {
     if let Some(paired) = &request.gate.paired {
-        return check_web(&paired.web, &request.args);
+        return check_web(&request.gate, &paired.web, &request.args);
     }
     match (&request.gate.threshold, &request.gate.judge) {
         (Some(threshold), None) => match &threshold.provider {
             Provider { prometheus: Some(prometheus), web: None } => check_prometheus(prometheus, &request.args),
-            Provider { prometheus: None, web: Some(web) } => check_web(web, &request.args),
+            Provider { prometheus: None, web: Some(web) } => check_web(&request.gate, web, &request.args),
             _ => Err(SourceError::new("provider: set exactly one of prometheus, web")),
         },
         (None, Some(judge)) => {
@@ -269,11 +287,11 @@ fn check_query(query: &str, args: &BTreeMap<String, ArgValue>) -> Result<(), Sou
     promql_parser::parser::parse(&filled.text).map(drop).map_err(fail)
 }
 
-fn check_web(web: &WebProvider, args: &BTreeMap<String, ArgValue>) -> Result<(), SourceError> {
+fn check_web(gate: &Gate, web: &WebProvider, args: &BTreeMap<String, ArgValue>) -> Result<(), SourceError> {
     let fail = |e: String| SourceError::new(format!("web: {e}"));
     let mut args = args.clone();
     args.insert("run.key".into(), ArgValue::plain("key"));
-    JsonPath::parse(&web.json_path).map_err(|e| fail(format!("jsonPath {e}")))?;
+    check_answer(gate)?;
     let url = fill(&run_facts(&web.url), Place::Url, &args).map_err(|e| fail(format!("url: {e}")))?;
     url::Url::parse(&url.text).map_err(|e| fail(format!("url: {e}")))?;
     if let Some(body) = &web.body {

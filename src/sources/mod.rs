@@ -61,6 +61,14 @@ pub struct Request {
     pub explains: Option<Explains>,
 }
 
+/// Parses what a gate reads from the answers of its web provider, where it has one. Nothing is sent.
+///
+/// # Errors
+/// A JSONPath or an expression that is not valid.
+pub fn check_answer(gate: &Gate) -> Result<(), SourceError> {
+    web::check(gate)
+}
+
 /// What another gate of the run has found, for the judge.
 #[derive(Clone, Debug)]
 pub struct OtherGate {

@@ -43,6 +43,17 @@ pub(super) fn of(gate: &Gate) -> Option<(Wanted<'_>, &WebProvider)> {
     }
 }
 
+/// Parses what a gate reads from answers.
+///
+/// # Errors
+/// A JSONPath or an expression that is not valid.
+pub(super) fn check(gate: &Gate) -> Result<(), SourceError> {
+    match of(gate) {
+        Some((wanted, web)) => Reader::new(wanted, web).map(drop).map_err(|e| SourceError::new(format!("web: {e}"))),
+        None => Ok(()),
+    }
+}
+
 /// A harness, and everything that is needed to ask it.
 pub(super) struct Harness<'a> {
     http: &'a Http,

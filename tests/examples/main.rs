@@ -1,6 +1,7 @@
 //! What lies in `examples/` works: manifests, recipes, the sample agent, the sample eval harness.
 
 mod manifests;
+mod played;
 mod preflight;
 mod programs;
 mod recipes;

@@ -151,8 +151,13 @@ impl Agent {
 
     /// Applies the VoiceRollout with these steps and version `v1`, and waits until all calls can go there.
     pub async fn start(&mut self, steps: Value) -> Result<VoiceRolloutStatus> {
+        self.start_as(&Version::good("v1"), steps).await
+    }
+
+    /// The same with another first version.
+    pub async fn start_as(&mut self, version: &Version, steps: Value) -> Result<VoiceRolloutStatus> {
         self.manifest["spec"]["steps"] = steps;
-        self.set_version(&Version::good("v1"));
+        self.set_version(version);
         self.apply().await?;
         let status = self.phase(Phase::Healthy).await?;
         let caller = self.caller();

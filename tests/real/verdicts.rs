@@ -9,7 +9,7 @@ use crate::stack::{Part, Result, Seen, wait_for};
 use crate::{gates, run, run_alone};
 
 /// The release was aborted by this gate, all new calls go to the first version, and the record says so.
-async fn aborted_by(agent: &Agent, gate: &str, words: &str) -> Result<VoiceRolloutStatus> {
+pub async fn aborted_by(agent: &Agent, gate: &str, words: &str) -> Result<VoiceRolloutStatus> {
     let status = agent.phase(Phase::Degraded).await?;
     let abort = status.abort.clone().expect("a record of the abort");
     assert_eq!(abort.gate.as_deref(), Some(gate), "{abort:?}");

@@ -46,7 +46,7 @@ impl Calls {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         self.metrics.started.inc();
         self.metrics.active.inc();
-        let mut rng = Rng::of(self.config.seed, number);
+        let mut rng = Rng::of(self.config.seed, &self.config.pod, number);
         let failed = rng.unit() < self.config.fail_rate;
         if let Some(line) = &self.config.log_line {
             log::line(&self.config, if failed { "error" } else { "warn" }, line, json!({"call": number}));
@@ -94,7 +94,11 @@ impl Call {
     /// The agent's next turn: its time to the first token in ms, which is recorded.
     pub fn turn(&mut self) -> f64 {
         let config = &self.calls.config;
-        let ms = (config.first_token_ms + config.jitter_ms * (2.0 * self.rng.unit() - 1.0)).max(0.0);
+        let ms = match config.sigma {
+            0.0 => (config.first_token_ms + config.jitter_ms * (2.0 * self.rng.unit() - 1.0)).max(0.0),
+            sigma => config.first_token_ms * (sigma * self.rng.normal()).exp(),
+        };
+        let ms = config.slowdown * ms;
         self.calls.metrics.first_token_ms.observe(ms);
         ms
     }

@@ -19,6 +19,11 @@ pub struct Config {
     pub first_token_ms: f64,
     /// `AGENT_FIRST_TOKEN_JITTER_MS`: it varies evenly by as much up and down, in ms.
     pub jitter_ms: f64,
+    /// `AGENT_FIRST_TOKEN_SIGMA`: above 0 the times are lognormal in place of even: `AGENT_FIRST_TOKEN_MS` is their median
+    /// and this the standard deviation of their logarithm.
+    pub sigma: f64,
+    /// `AGENT_SLOWDOWN`: every time to the first token is so many times as long.
+    pub slowdown: f64,
     /// `AGENT_REAL_LATENCY=1`: `/call` really waits for its first token; else the time is only recorded.
     pub real_latency: bool,
     /// `AGENT_FAIL_RATE`: share of calls that fail, 0 to 1.
@@ -29,7 +34,7 @@ pub struct Config {
     pub eval_pass_rate: f64,
     /// `AGENT_LOG_LINE`: a line to log at the start and with every call.
     pub log_line: Option<String>,
-    /// `AGENT_SEED`: same seed, same calls.
+    /// `AGENT_SEED`: same seed and pod, same calls.
     pub seed: u64,
     /// `AGENT_LAME_DUCK_MS`: after SIGTERM calls are still taken for so long, while proxies learn that the pod leaves.
     pub lame_duck: Duration,
@@ -62,6 +67,8 @@ impl Config {
             pod: vars.text("POD_NAME").or_else(|| vars.text("HOSTNAME")).unwrap_or_else(|| "local".into()),
             first_token_ms: vars.number("AGENT_FIRST_TOKEN_MS", 400.0, 0.0, 600_000.0)?,
             jitter_ms: vars.number("AGENT_FIRST_TOKEN_JITTER_MS", 100.0, 0.0, 600_000.0)?,
+            sigma: vars.number("AGENT_FIRST_TOKEN_SIGMA", 0.0, 0.0, 3.0)?,
+            slowdown: vars.number("AGENT_SLOWDOWN", 1.0, 0.01, 100.0)?,
             real_latency: vars.flag("AGENT_REAL_LATENCY")?,
             fail_rate: vars.number("AGENT_FAIL_RATE", 0.0, 0.0, 1.0)?,
             tool_calls: vars.number("AGENT_TOOL_CALLS", 2.0, 0.0, 100.0)?,

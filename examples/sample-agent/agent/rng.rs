@@ -4,9 +4,12 @@
 pub struct Rng(u64);
 
 impl Rng {
-    /// The stream of one call: same seed and number, same stream.
-    pub fn of(seed: u64, number: u64) -> Self {
-        let mut rng = Self(seed ^ number.wrapping_mul(0xa076_1d64_78bd_642f));
+    /// The stream of one call: same seed, pod and number, same stream. Pods differ: calls that two of them take alike would
+    /// count twice in a comparison.
+    pub fn of(seed: u64, pod: &str, number: u64) -> Self {
+        // FNV-1a
+        let pod = pod.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let mut rng = Self(seed ^ pod ^ number.wrapping_mul(0xa076_1d64_78bd_642f));
         rng.next();
         rng
     }
@@ -24,6 +27,12 @@ impl Rng {
         #[allow(clippy::cast_precision_loss)] // 53 bits fit an f64 exactly
         let bits = (self.next() >> 11) as f64;
         bits / (1u64 << 53) as f64
+    }
+
+    /// Standard normal (Box and Muller).
+    pub fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.unit()).cos()
     }
 
     /// A Poisson-distributed count (Knuth's product of uniforms; fine for small means).

@@ -17,10 +17,20 @@ use crate::sim::scenario::{Scenario, ScenarioError};
 /// A scenario that cannot be read, or an outcome that is not the right one.
 pub fn demo(args: &DemoArgs) -> Result<(), CliError> {
     let mut out = std::io::stdout();
+    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    show(args, colour, &mut out)
+}
+
+/// The same, written to `out`.
+///
+/// # Errors
+/// As [`demo`].
+pub fn show(args: &DemoArgs, colour: bool, out: &mut impl Write) -> Result<(), CliError> {
     if args.list {
-        return list(&mut out);
+        return list(out);
     }
     let scenario = match &args.scenario {
+        None if !args.manifest.is_empty() => Scenario::of_files(&args.manifest).map_err(wrong)?,
         Some(path) => match Scenario::built_in().map_err(wrong)?.into_iter().find(|s| Path::new(&s.name) == path) {
             Some(built_in) => built_in,
             None => Scenario::read(path).map_err(wrong)?,
@@ -29,8 +39,7 @@ pub fn demo(args: &DemoArgs) -> Result<(), CliError> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.map_err(|source| CliError::Io { what: "start the async runtime".into(), source })?;
-    let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    runtime.block_on(play::play(scenario, args.speed, Paint { colour }, &mut out))
+    runtime.block_on(play::play(scenario, args.speed, Paint { colour }, out))
 }
 
 fn list(out: &mut impl Write) -> Result<(), CliError> {

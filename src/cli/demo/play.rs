@@ -15,7 +15,9 @@ use tokio::sync::watch;
 
 use super::printing;
 use super::table::Table;
-use crate::api::common::std_duration;
+use crate::api::action::Verb;
+use crate::api::common::{seconds, std_duration};
+use crate::api::status::Phase;
 use crate::api::{VoiceRollout, VoiceRolloutAction, VoiceRolloutStatus};
 use crate::cli::error::CliError;
 use crate::cli::table::Paint;
@@ -31,17 +33,16 @@ use crate::sources::secrets::SecretReader;
 /// Time that a demo begins at.
 const START: &str = "2026-01-05T09:00:00Z";
 
-/// Scenarios need no Secrets: their providers answer without.
-struct NoSecrets;
+/// Scenarios need no Secrets: their providers answer without, and something stands in for each.
+struct StandIns;
 
-impl SecretReader for NoSecrets {
+impl SecretReader for StandIns {
     fn read<'a>(
         &'a self,
         _: &'a str,
         secret: &'a crate::api::common::SecretKeyRef,
     ) -> futures::future::BoxFuture<'a, Result<String, SourceError>> {
-        let message = format!("Secret {}: a scenario has none; give the argument a value", secret.name);
-        Box::pin(std::future::ready(Err(SourceError::new(message))))
+        Box::pin(std::future::ready(Ok(format!("{}-of-{}", secret.key, secret.name))))
     }
 }
 
@@ -83,7 +84,7 @@ pub async fn play(scenario: Scenario, speed: Option<f64>, paint: Paint, out: &mu
         lease: None,
         sources: Arc::new(ScenarioSources::new(scenario.clone(), server.clone(), clock.clone()).counting(world.call_book())),
         calls: Arc::new(world.call_book()),
-        secrets: Arc::new(NoSecrets),
+        secrets: Arc::new(StandIns),
         metrics: Arc::new(Metrics::new()),
         actions_verified: true,
         ready,
@@ -152,6 +153,7 @@ impl Stage {
         let limit = tokio::time::sleep(std_duration(release.within));
         tokio::pin!(people, limit);
         let mut all_done = release.actions.is_empty();
+        let mut promoted = None;
         loop {
             let change = tokio::select! {
                 change = changes.next() => change,
@@ -169,10 +171,21 @@ impl Stage {
                 writeln!(out, "{row}").map_err(printing)?;
             }
             last = status;
+            if release.promoted_by_hand && promoted != last.current_step && self.waits_for_promote(&last) {
+                promoted = last.current_step;
+                self.act(UserAction { at: seconds(0), verb: Verb::Promote, reason: None }).await?;
+            }
             if release.expect.is_end(&last) && all_done {
                 return Ok(last);
             }
         }
+    }
+
+    /// Whether the release stands at a pause without an end.
+    fn waits_for_promote(&self, status: &VoiceRolloutStatus) -> bool {
+        let step = status.current_step.map(|step| format!("/spec/steps/{step}/pause"));
+        let pause = step.and_then(|pause| self.scenario.rollout.pointer(&pause));
+        status.phase == Phase::Paused && pause.is_some_and(|pause| pause["duration"].is_null())
     }
 
     /// Sleeps in real time for what has passed in virtual time.

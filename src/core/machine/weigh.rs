@@ -78,14 +78,15 @@ impl Machine<'_> {
     }
 
     /// What was last told of a gate that counts calls, where that is enough: its counts change with every look, and the
-    /// rollout is not written for each.
+    /// rollout is not written for each, nor while nothing new was counted.
     pub(super) fn told_before(&mut self, kind: RunKind, gate: &GateStatus, verdict: Option<Verdict>) -> Option<GateSummary> {
         let known = self.s.gates.iter().find(|s| s.name == gate.name && s.kind == kind)?.clone();
         let at = known.told_at.clone()?;
         let same = (known.verdict, known.consequence, known.mode) == (verdict, gate.consequence, gate.mode);
         // A release at rest is written for changes alone.
         let rests = self.old.phase == Phase::Paused;
-        (same && (rests || !self.due(after(&at, TOLD_EVERY)))).then_some(known)
+        let no_news = (&known.message, &known.value, &known.warnings) == (&gate.message, &gate.value, &gate.warnings);
+        (same && (rests || no_news || !self.due(after(&at, TOLD_EVERY)))).then_some(known)
     }
 
     /// The message of a gate as `status.gates` has it.

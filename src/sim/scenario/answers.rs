@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::api::common::{Duration, std_duration};
+use crate::core::gates::Pairs;
 
 /// Answers of one gate's provider for one release.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -37,7 +38,7 @@ pub struct From {
     pub answer: Answer,
 }
 
-/// One answer: a number, or a map with one of `value`, `error`, `noData`, `verdict`.
+/// One answer: a number, or a map with one of `value`, `error`, `noData`, `verdict`, `pairs` (with `lost` and `won`).
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "Raw")]
 pub struct Answer {
@@ -93,6 +94,8 @@ pub enum Says {
     NoData(String),
     /// A judge's verdict and its sentence.
     Verdict(JudgeWord, String),
+    /// The same eval scenarios on both versions.
+    Pairs(Pairs),
 }
 
 /// A judge's word.
@@ -122,6 +125,11 @@ struct RawMap {
     no_data: Option<String>,
     verdict: Option<JudgeWord>,
     reason: Option<String>,
+    pairs: Option<i64>,
+    #[serde(default)]
+    lost: i64,
+    #[serde(default)]
+    won: i64,
     takes: Option<Duration>,
 }
 
@@ -133,12 +141,22 @@ impl TryFrom<Raw> for Answer {
             Raw::Number(number) => return Ok(Self { says: Says::Value(Value::Number(number)), takes: StdDuration::ZERO }),
             Raw::Map(map) => map,
         };
-        let says = match (map.value, map.error, map.no_data, map.verdict, map.reason) {
-            (Some(value), None, None, None, None) => Says::Value(value),
-            (None, Some(error), None, None, None) => Says::Error(error),
-            (None, None, Some(why), None, None) => Says::NoData(why),
-            (None, None, None, Some(verdict), reason) => Says::Verdict(verdict, reason.unwrap_or_default()),
-            _ => return Err("an answer is a number, or exactly one of value, error, noData, verdict (with reason)".into()),
+        let pairs = map.pairs.map(|pairs| Pairs { pairs, stable_only: map.lost, canary_only: map.won });
+        let compared = pairs.unwrap_or_default();
+        if compared.stable_only < 0 || compared.canary_only < 0 || map.lost.saturating_add(map.won) > compared.pairs {
+            return Err("of `pairs` scenarios the canary can have `lost` and `won` no more than all".into());
+        }
+        let says = match (map.value, map.error, map.no_data, map.verdict, map.reason, pairs) {
+            (Some(value), None, None, None, None, None) => Says::Value(value),
+            (None, Some(error), None, None, None, None) => Says::Error(error),
+            (None, None, Some(why), None, None, None) => Says::NoData(why),
+            (None, None, None, Some(verdict), reason, None) => Says::Verdict(verdict, reason.unwrap_or_default()),
+            (None, None, None, None, None, Some(pairs)) => Says::Pairs(pairs),
+            _ => {
+                return Err(
+                    "an answer is a number, or exactly one of value, error, noData, verdict (with reason), pairs (with lost, won)".into()
+                );
+            }
         };
         Ok(Self { says, takes: map.takes.map_or(StdDuration::ZERO, std_duration) })
     }

@@ -1,6 +1,9 @@
 //! Scenarios: which releases are made, what each provider would answer, what a person does, and how it has to end.
 
 mod answers;
+mod expect;
+mod invented;
+mod manifests;
 #[cfg(test)]
 mod tests;
 
@@ -13,9 +16,9 @@ use serde_json::{Value, json};
 use super::world::{Callers, ImageBehaviour, Start, WorldConfig};
 use crate::api::action::Verb;
 use crate::api::common::{Duration, seconds, std_duration};
-use crate::api::status::{Phase, VoiceRolloutStatus};
 
 pub use answers::{Answer, Answers, CallQuality, JudgeWord, Says};
+pub use expect::{Expect, Outcome};
 
 /// The scenarios inside the program: file name and text. Their manifests are those of `examples/`.
 const BUILT_IN: &[&str] = &[
@@ -64,6 +67,12 @@ pub struct Release {
     /// How its calls turn out, for gates that count them.
     #[serde(default)]
     pub quality: CallQuality,
+    /// How they turn out for single gates, in place of `quality`, by the gate's name: for gates that count other things.
+    #[serde(default)]
+    pub counted: BTreeMap<String, CallQuality>,
+    /// Somebody promotes it at every pause that has no end.
+    #[serde(default)]
+    pub promoted_by_hand: bool,
     /// What people do.
     #[serde(default)]
     pub actions: Vec<UserAction>,
@@ -92,35 +101,6 @@ pub struct UserAction {
     /// Why.
     #[serde(default)]
     pub reason: Option<String>,
-}
-
-/// How a release has to end.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Expect {
-    /// The end.
-    pub outcome: Outcome,
-    /// The step where it ends, as people count: `3/10`.
-    #[serde(default)]
-    pub step: Option<String>,
-    /// The gate that decided.
-    #[serde(default)]
-    pub gate: Option<String>,
-    /// A judge explains the abort; the release ends when it has.
-    #[serde(default)]
-    pub explained: bool,
-}
-
-/// The end of a release.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Outcome {
-    /// All new calls go to it.
-    Promoted,
-    /// It gets no calls any more.
-    Aborted,
-    /// It waits for a person.
-    Paused,
 }
 
 /// The world around the releases.
@@ -274,10 +254,12 @@ impl Scenario {
             if !tags.insert(&release.tag) {
                 return Some(format!("release {}: tag {} is another release's", release.name, release.tag));
             }
-            if let Some(problem) = release.quality.problem() {
+            let qualities = std::iter::once(&release.quality).chain(release.counted.values());
+            if let Some(problem) = qualities.filter_map(CallQuality::problem).next() {
                 return Some(format!("release {}, quality: {problem}", release.name));
             }
-            if let Some(gate) = release.answers.keys().chain(release.explanations.keys()).find(|gate| !gates.contains(*gate)) {
+            let named = release.answers.keys().chain(release.explanations.keys()).chain(release.counted.keys());
+            if let Some(gate) = named.into_iter().find(|gate| !gates.contains(*gate)) {
                 let known: Vec<&str> = gates.iter().map(String::as_str).collect();
                 return Some(format!("release {}: there is no gate {gate}; gates are {}", release.name, known.join(", ")));
             }
@@ -333,53 +315,6 @@ impl Scenario {
                 known: None,
             }),
             ..default
-        }
-    }
-}
-
-impl Expect {
-    /// Whether a rollout that rests ended as it has to.
-    ///
-    /// # Errors
-    /// What is different, in one sentence.
-    pub fn check(&self, status: &VoiceRolloutStatus) -> Result<(), String> {
-        let phase = match self.outcome {
-            Outcome::Promoted => Phase::Healthy,
-            Outcome::Aborted => Phase::Degraded,
-            Outcome::Paused => Phase::Paused,
-        };
-        if status.phase != phase {
-            return Err(format!("the phase is {:?}, and should be {phase:?}: {}", status.phase, status.message));
-        }
-        let abort = status.abort.as_ref();
-        let step = match self.outcome {
-            Outcome::Aborted => abort.map(|a| a.step.clone()).unwrap_or_default(),
-            _ => status.step_display.clone(),
-        };
-        if let Some(wanted) = self.step.as_ref().filter(|wanted| **wanted != step) {
-            return Err(format!("it ended at step {step}, and should have at {wanted}"));
-        }
-        let explained = abort.and_then(|a| a.explanation.as_deref());
-        if self.explained && explained.is_none_or(|text| text.starts_with("no explanation")) {
-            return Err(format!("a judge should have explained the abort: {}", explained.unwrap_or("nothing was said")));
-        }
-        let decided = match self.outcome {
-            Outcome::Aborted => abort.and_then(|a| a.gate.clone()).into_iter().collect(),
-            _ => status.gates.iter().filter(|g| g.consequence.is_some()).map(|g| g.name.clone()).collect::<Vec<_>>(),
-        };
-        match self.gate.as_ref().filter(|wanted| !decided.contains(wanted)) {
-            Some(wanted) => Err(format!("gate {wanted} should have decided, not {decided:?}")),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether the rollout rests: it goes nowhere without a person, a new spec or evidence.
-    pub fn is_end(&self, status: &VoiceRolloutStatus) -> bool {
-        match status.phase {
-            Phase::Healthy => status.stable_revision.is_some() && status.stable_revision == status.canary_revision,
-            Phase::Degraded => !self.explained || status.abort.as_ref().is_some_and(|a| a.explanation.is_some()),
-            Phase::Paused => self.outcome == Outcome::Paused,
-            _ => false,
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::api::common::REVISION_LABEL;
 use crate::api::run::Verdict;
 use crate::api::status::VoiceRolloutStatus;
 use crate::core::args::ArgValue;
+use crate::core::gates::Pairs;
 use crate::operator::clock::Clock;
 use crate::sim::SimServer;
 use crate::sim::sources::ScenarioSources;
@@ -180,4 +181,63 @@ async fn a_query_that_does_not_parse_and_an_unknown_revision_are_errors() {
     let error = sources.start(&unknown).await.unwrap_err();
     assert!(error.message.contains("no ReplicaSet of revision nine"), "{error}");
     assert!(sources.measured().is_empty());
+}
+
+#[test]
+fn a_paired_gate_is_answered_with_scenarios() {
+    let says = |text: &str| serde_yaml::from_str::<Answers>(text).map(|answers| answers.at(0, Duration::ZERO).unwrap().says.clone());
+    let pairs = Pairs { pairs: 200, stable_only: 9, canary_only: 2 };
+    assert_eq!(says("{pairs: 200, lost: 9, won: 2}").unwrap(), Says::Pairs(pairs));
+    for wrong in ["{pairs: 5, lost: 4, won: 2}", "{lost: 4}", "{pairs: 5, value: 1}", "{pairs: 5, lost: -1}"] {
+        assert!(says(wrong).is_err(), "{wrong}");
+    }
+}
+
+fn of(text: &str) -> Result<Scenario, String> {
+    let all = serde_yaml::Deserializer::from_str(text).map(|d| serde::Deserialize::deserialize(d).unwrap()).collect();
+    Scenario::of_manifests("mine", all).map_err(|error| error.to_string())
+}
+
+fn template(gates: &str) -> String {
+    format!("{{kind: VoiceAnalysisTemplate, metadata: {{name: t}}, spec: {{args: [{{name: a}}], gates: [{gates}]}}}}")
+}
+
+#[test]
+fn for_each_gate_of_a_manifest_one_release_is_made_that_it_has_to_stop() {
+    let server = "prometheus: {address: 'http://p'}";
+    let gates = [
+        format!(
+            "{{name: limit, threshold: {{interval: 1m, successCondition: 'result >= 0.9', provider: {{{}}}}}}}",
+            "prometheus: {address: 'http://p', query: 'x{a=\"{{args.a}}\"}'}"
+        ),
+        format!("{{name: calls, compare: {{{server}, bad: b, total: t}}}}"),
+        format!("{{name: seen, mode: dryRun, compareHistogram: {{{server}, metric: m_bucket, edges: [1, 2]}}}}"),
+        format!("{{name: alone, onFail: Pause, absolute: {{{server}, bad: b, total: t, maxRate: 0.1}}}}"),
+    ];
+    let scenario = of(&template(&gates.join(", "))).unwrap();
+    let ends: Vec<_> = scenario.releases.iter().map(|r| (r.expect.outcome, r.expect.gate.as_deref())).collect();
+    let (good, aborted) = ((Outcome::Promoted, None), |gate| (Outcome::Aborted, Some(gate)));
+    assert_eq!(ends, [good, good, aborted("limit"), aborted("calls"), good, (Outcome::Paused, Some("alone"))]);
+    let said = |release: usize| match &scenario.releases[release].answers["limit"].at(0, Duration::ZERO).unwrap().says {
+        Says::Value(value) => value.as_f64().unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert!(said(1) >= 0.9 && said(2) < 0.9 && said(3) >= 0.9, "{:?}", scenario.releases);
+    let bad = |release: usize, gate: &str| scenario.releases[release].counted[gate].bad;
+    assert!(bad(3, "calls") > bad(1, "calls") && bad(3, "alone") == 0.0 && bad(5, "alone") > 0.1);
+    let above = &scenario.releases[4].counted["seen"].above;
+    assert!(above["1"] > scenario.releases[1].counted["seen"].above["1"]);
+    assert_eq!(scenario.rollout["spec"]["analysis"]["args"], json!([{"name": "a", "value": "my-a"}]));
+    assert_eq!(scenario.rollout["spec"]["analysis"]["gates"], json!([]), "the template's own gates have to pass");
+}
+
+#[test]
+fn manifests_that_cannot_be_played_say_why() {
+    assert!(of("{kind: Secret}").unwrap_err().contains("no VoiceRollout and no template to play"));
+    assert!(of("{kind: VoiceRollout}\n---\n{kind: VoiceRollout}").unwrap_err().contains("play them one by one"));
+    let never = template("{name: x, threshold: {successCondition: 'result > 2 && result < 1', provider: {web: {url: 'http://x'}}}}");
+    let found = of(&never).unwrap_err();
+    assert!(found.contains("gate x") && found.contains("no value was found") && found.contains("write a scenario"), "{found}");
+    let missing = "{kind: VoiceRollout, spec: {analysis: {templates: [{name: t}]}}}";
+    assert!(of(missing).unwrap_err().contains("there is no VoiceAnalysisTemplate `t`"));
 }

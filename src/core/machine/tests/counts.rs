@@ -160,6 +160,10 @@ fn counts_are_told_once_a_minute_while_they_are_waited_for_and_not_at_rest() {
     };
     let waiting = writes(&mut w, 1200);
     assert!((15..=22).contains(&waiting), "{waiting} in 20 minutes");
+    w.run(120);
+    let told = w.status.clone();
+    w.run(600);
+    assert_eq!(w.status, told, "ten minutes without a look: there is nothing new to tell");
     assert!(w.command(Verb::Pause).0);
     w.run(60);
     assert_eq!(writes(&mut w, 1200), 0, "{}", w.describe());
