@@ -156,7 +156,7 @@ fn in_flags(error: &SimulateError) -> String {
     let flag = match *field {
         "calls a minute" => "--calls-per-minute",
         "calls in a tick" => return format!("--calls-per-minute makes {value} calls in a tick, and {need}: use a shorter --tick"),
-        "ticks" => return format!("--duration is shorter than a tick: use a longer one, or a shorter --tick"),
+        "ticks" => return "--duration is shorter than a tick: use a longer one, or a shorter --tick".into(),
         "size of the regression" => "--regression",
         "bad rate" => "--bad-rate",
         _ => return error.to_string(),
