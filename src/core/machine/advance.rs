@@ -36,7 +36,7 @@ impl Machine<'_> {
             return false;
         }
         if let Some(missing) = self.unseen(index) {
-            self.wait(format!("{}: {missing}", super::observed::WAITS), false);
+            self.wait_for_split(&missing);
             return false;
         }
         self.next_step(index);
@@ -81,7 +81,7 @@ impl Machine<'_> {
         false
     }
 
-    fn hold(&mut self, what: String) {
+    pub(super) fn hold(&mut self, what: String) {
         if self.waiting.what.is_empty() {
             self.waiting = Waiting { what, held: true, ..Waiting::default() };
         }
