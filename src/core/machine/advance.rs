@@ -36,7 +36,7 @@ impl Machine<'_> {
             return false;
         }
         if let Some(missing) = self.unseen(index) {
-            self.wait(format!("{}: {missing}", super::observed::WAITS), false);
+            self.wait_for_split(&missing);
             return false;
         }
         self.next_step(index);

@@ -15,7 +15,7 @@ use crate::core::proof::{GATE, Since, between, share};
 /// How `status.step.overridden` names the split.
 pub(super) const KEY: &str = "Split/observed-split";
 /// Start of what is waited for.
-pub(super) const WAITS: &str = "the split to be seen";
+const WAITS: &str = "the split to be seen";
 /// How often new counts are told that change nothing.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
@@ -115,6 +115,14 @@ impl Machine<'_> {
             Some(seen) => Some(seen.message.clone()),
             None => Some("no call is counted yet".into()),
         }
+    }
+
+    /// Waits for calls; when none have shown the split within `progressDeadline`, for evidence or a person.
+    pub(super) fn wait_for_split(&mut self, missing: &str) {
+        let what = format!("{WAITS}: {missing}");
+        let since = self.s.step.weight_since.clone();
+        let late = since.is_some_and(|since| self.due(after(&since, self.plan.progress_deadline)));
+        if late { self.hold(what) } else { self.wait(what, false) }
     }
 
     /// Nothing but the split keeps the step from being over.

@@ -193,7 +193,8 @@ fn subsets_go_the_same_way() {
 fn whatever_is_not_as_it_should_be_is_seen_and_put_right() {
     let own = own(pinned(100));
     let right = set(&agent(), &own, 25, Direction::Raise);
-    let edits: [(&str, fn(&mut Vec<Value>)); 7] = [
+    type OnRoutes = fn(&mut Vec<Value>);
+    let edits: [(&str, OnRoutes); 7] = [
         ("missing", |http| drop(http.remove(2))),
         ("all missing", |http| drop(http.drain(1..4))),
         ("reordered", |http| http.swap(2, 3)),

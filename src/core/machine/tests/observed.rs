@@ -112,7 +112,7 @@ fn without_data_only_a_split_that_has_to_be_seen_is_waited_for() {
 
     let mut w = proved(json!({"requireObserved": true}));
     w.run(3600);
-    assert_eq!((w.applied(), w.status.phase), (25, Phase::Progressing), "{}", w.describe());
+    assert_eq!((w.applied(), w.status.phase), (25, Phase::Paused), "for longer than progressDeadline: {}", w.describe());
     assert!(w.status.waiting_for.starts_with("the split to be seen: no call is counted yet"), "{}", w.status.waiting_for);
     let mut patient = w.clone();
     count(&mut w, 0, 0);
