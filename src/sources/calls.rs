@@ -154,7 +154,7 @@ impl Calls<'_> {
         let vault = Vault::empty(self.secrets, &question.namespace);
         let args = [("namespace", &question.namespace), ("rollout", &question.rollout)];
         let args = args.into_iter().map(|(name, value)| (name.to_string(), ArgValue::plain(value.clone()))).collect();
-        let asked = ask(&self.http, &vault, &Server::of(&settings.server), &settings.query, &args, None).await;
+        let asked = ask(self.http, &vault, &Server::of(&settings.server), &settings.query, &args, None).await;
         let (what, data) = asked.map_err(|e| SourceError::new(vault.known().scrub(&e.message)))?;
         let Data::Vector(series) = data else {
             return Err(SourceError::new(format!("{what}: the query of spec.sessions.activeCalls has to give a vector, one series a pod")));

@@ -122,6 +122,7 @@ impl Machine<'_> {
                 revision.retired_at = None;
             } else if Some(&revision.hash) == old.as_ref() {
                 revision.retired_at = Some(now.clone());
+                revision.shrinking_since = None;
                 revision.keep_seconds = keep;
             }
         }

@@ -207,6 +207,7 @@ impl Machine<'_> {
                 && seen.replica_set(&revision.hash).is_some_and(|r| r.wanted > 0 || r.exist > 0)
             {
                 revision.retired_at = Some(now.clone());
+                revision.shrinking_since = None;
                 revision.keep_seconds = if revision.was_stable && !revision.aborted { beaten } else { failed };
             }
         }

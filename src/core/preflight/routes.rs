@@ -72,7 +72,7 @@ pub(super) fn timeouts(vs: &VirtualServiceSeen) -> Option<Finding> {
             vs.title(),
             found.iter().map(with).collect::<Vec<_>>().join(", ")
         ),
-        fix: format!("take `timeout` out of {}, or write timeout: 0s.", if found.len() == 1 { first.title() } else { "them".into() }),
+        fix: format!("take `timeout` out of {}: Istio sets none of its own.", if found.len() == 1 { first.title() } else { "them".into() }),
     })
 }
 

@@ -21,7 +21,7 @@ fn counted(steps: Vec<crate::api::rollout::Step>) -> VoiceRolloutSpec {
     VoiceRolloutSpec { replicas: 4, sessions: Some(Sessions { active_calls, interval: seconds(5) }), ..spec(Some(steps), None) }
 }
 
-fn revision<'a>(w: &'a World, n: u32) -> &'a crate::api::status::RevisionStatus {
+fn revision(w: &World, n: u32) -> &crate::api::status::RevisionStatus {
     w.status.revisions.iter().find(|r| r.hash == hash(n)).unwrap()
 }
 
@@ -197,7 +197,11 @@ impl World {
             Happens::Unreadable(n, yes) => self.agents.iter_mut().skip(n % all).take(1).for_each(|a| a.readable = !*yes),
             Happens::Unready(n, yes) => self.agents.iter_mut().skip(n % all).take(1).for_each(|a| a.ready = !*yes),
             // Nobody can help it: a new one takes its place.
-            Happens::Crash(n) => drop(self.agents.iter().nth(n % all).cloned().map(|a| self.agents.retain(|other| other.name != a.name))),
+            Happens::Crash(_) if self.agents.is_empty() => {}
+            Happens::Crash(n) => {
+                let crashed = self.agents.remove(n % all);
+                self.gone_pods.push(crashed.end());
+            }
             Happens::OtherCosts(n) => self.agents.iter_mut().skip(n % all).take(1).for_each(|a| a.cost = 7),
             Happens::Version(n) => self.apply_version(*n),
             Happens::Abort => drop(self.ask(Verb::Abort)),

@@ -121,7 +121,7 @@ impl Agent {
         }
     }
 
-    fn end(self) -> Gone {
+    pub(super) fn end(self) -> Gone {
         Gone { name: self.name, hash: self.hash, calls: self.calls, ledger: self.ledger }
     }
 }
