@@ -1,6 +1,8 @@
 //! The spec, parsed: defaults applied, every mistake found at once. A plan with mistakes still says where traffic
 //! goes, so that it can be put back to stable.
 
+mod checks;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
@@ -8,8 +10,8 @@ use std::time::Duration;
 
 use crate::api::VoiceRolloutSpec;
 use crate::api::analysis::Mode;
-use crate::api::common::{Duration as ApiDuration, std_duration};
-use crate::api::rollout::{Analysis, CanaryScale, IstioTraffic, OnDeadline, Preflight, Step};
+use crate::api::common::std_duration;
+use crate::api::rollout::{Analysis, CanaryScale, OnDeadline, Preflight, Step};
 use crate::api::run::{Consequence, RunGate, Verdict};
 use crate::api::sessions::OnMaxDrain;
 use crate::core::SpecError;
@@ -20,11 +22,10 @@ use crate::core::proof::{self, ProofPlan};
 use crate::core::resolve::{self, Claim, Facts};
 use crate::core::revision::steps_hash;
 
+use checks::{check_drain, check_durations, check_traffic, check_workload, checked};
+
 /// Weights of a release without `spec.steps`.
 pub const DEFAULT_WEIGHTS: [i32; 4] = [5, 25, 50, 100];
-
-/// Shortest time between two readings of live calls.
-const MIN_READING: Duration = Duration::from_secs(1);
 
 /// The spec, parsed.
 #[derive(Clone, Debug)]
@@ -376,108 +377,6 @@ fn parse_analysis(
         claims.add(Some(index), path, &gates);
     }
     Some(PlanStep::Analysis { run: runs.then(|| analysis.clone()), require: analysis.require.clone() })
-}
-
-fn checked(d: ApiDuration, path: &str, errors: &mut Vec<SpecError>) -> Duration {
-    if d.is_negative() {
-        errors.push(SpecError::new(path, "a duration cannot be negative; write it as 30s, 5m or 1h30m"));
-    }
-    std_duration(d)
-}
-
-fn check_durations(spec: &VoiceRolloutSpec, errors: &mut Vec<SpecError>) {
-    let deadline = checked(spec.progress_deadline, "spec.progressDeadline", errors);
-    checked(spec.scale_down_delay, "spec.scaleDownDelay", errors);
-    checked(spec.abort_scale_down_delay, "spec.abortScaleDownDelay", errors);
-    if deadline.as_secs() <= u64::try_from(spec.min_ready_seconds).unwrap_or(0) {
-        errors.push(SpecError::new(
-            "spec.progressDeadline",
-            format!("has to be longer than minReadySeconds ({} s), or no pod can become available in time", spec.min_ready_seconds),
-        ));
-    }
-}
-
-fn check_drain(spec: &VoiceRolloutSpec, errors: &mut Vec<SpecError>) {
-    let longest = checked(spec.drain.max_drain, "spec.drain.maxDrain", errors);
-    let zero = checked(spec.drain.zero_for, "spec.drain.zeroFor", errors);
-    if spec.sessions.is_some() && longest < zero {
-        let message = format!("is shorter than zeroFor ({} s): no pod could be found idle before it ends; make it longer", zero.as_secs());
-        errors.push(SpecError::new("spec.drain.maxDrain", message));
-    }
-    let Some(sessions) = &spec.sessions else {
-        if spec.drain.on_max_drain == OnMaxDrain::Keep {
-            let message = "Keep waits until pods are idle, and nothing counts their calls: set spec.sessions.activeCalls";
-            errors.push(SpecError::new("spec.drain.onMaxDrain", message));
-        }
-        return;
-    };
-    let interval = checked(sessions.interval, "spec.sessions.interval", errors);
-    if interval < MIN_READING {
-        errors.push(SpecError::new("spec.sessions.interval", "is shorter than 1s; 5s is usual"));
-    }
-    let source = &sessions.active_calls;
-    if source.http.is_none() && source.prometheus.is_none() {
-        errors.push(SpecError::new("spec.sessions.activeCalls", "set http, prometheus or both"));
-    }
-    if let Some(http) = &source.http
-        && checked(http.timeout, "spec.sessions.activeCalls.http.timeout", errors).is_zero()
-    {
-        errors.push(SpecError::new("spec.sessions.activeCalls.http.timeout", "is zero: no pod could answer in time; 2s is usual"));
-    }
-}
-
-fn check_traffic<'a>(spec: &'a VoiceRolloutSpec, errors: &mut Vec<SpecError>) -> Option<&'a IstioTraffic> {
-    let Some(istio) = &spec.traffic.istio else {
-        errors.push(SpecError::new("spec.traffic", "set traffic.istio"));
-        return None;
-    };
-    checked(istio.propagation_delay, "spec.traffic.istio.propagationDelay", errors);
-    match (&istio.stable_service, &istio.canary_service, &istio.destination_rule) {
-        (Some(a), Some(b), _) if a == b => {
-            errors.push(SpecError::new("spec.traffic.istio.canaryService", "stableService and canaryService must be two Services"));
-        }
-        (Some(_), Some(_), _) | (_, _, Some(_)) => {}
-        _ => errors.push(SpecError::new("spec.traffic.istio", "set stableService and canaryService, or destinationRule with two subsets")),
-    }
-    if istio.destination_rule.as_ref().is_some_and(|rule| rule.stable_subset == rule.canary_subset) {
-        errors.push(SpecError::new("spec.traffic.istio.destinationRule", "stableSubset and canarySubset must be two subsets"));
-    }
-    if let Some(stickiness) = &istio.stickiness {
-        let path = "spec.traffic.istio.stickiness";
-        match &stickiness.header_buckets {
-            Some(buckets) => errors.extend(crate::core::route::problems(buckets, &format!("{path}.headerBuckets"))),
-            None => errors.push(SpecError::new(path, "set headerBuckets, or leave it out")),
-        }
-    }
-    if istio.virtual_services.is_empty() {
-        errors.push(SpecError::new("spec.traffic.istio.virtualServices", "name at least one VirtualService"));
-    }
-    Some(istio)
-}
-
-fn check_workload(name: &str, spec: &VoiceRolloutSpec, errors: &mut Vec<SpecError>) {
-    if name.len() > 52 {
-        errors.push(SpecError::new("metadata.name", format!("has {} characters; at most 52 leave room for revision names", name.len())));
-    }
-    let wanted = spec.selector.match_labels.clone().unwrap_or_default();
-    if wanted.is_empty() {
-        errors.push(SpecError::new("spec.selector.matchLabels", "name at least one label of the pods"));
-    }
-    let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
-    for (key, value) in &wanted {
-        if labels.get(key) != Some(value) {
-            errors.push(SpecError::new(
-                "spec.template.metadata.labels",
-                format!("has to carry {key}: {value}, which spec.selector asks for"),
-            ));
-        }
-    }
-    if spec.selector.match_expressions.as_ref().is_some_and(|e| !e.is_empty()) {
-        errors.push(SpecError::new("spec.selector.matchExpressions", "is not supported: use matchLabels"));
-    }
-    if spec.template.spec.as_ref().is_none_or(|s| s.containers.is_empty()) {
-        errors.push(SpecError::new("spec.template.spec.containers", "name at least one container"));
-    }
 }
 
 /// The rollout as JSON, for arguments that name its fields; status is left out.

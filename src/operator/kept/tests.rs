@@ -4,8 +4,11 @@ use kube::Client;
 use parking_lot::Mutex;
 
 use super::*;
+use crate::api::common::{COST_ANNOTATION, MARK_ANNOTATION, REVISION_LABEL, REVISION_NUMBER_ANNOTATION, ROLLOUT_LABEL};
 use crate::api::stickiness::HeaderBuckets;
-use crate::core::preflight::VirtualServiceSeen;
+use crate::core::live::PodFacts;
+use crate::core::observe::{Mark, ReplicaSetSeen};
+use crate::core::preflight::{Sidecar, VirtualServiceSeen};
 use crate::core::route::{self, Direction, Own, Split, Wanted};
 use crate::operator::fake;
 use crate::operator::leadership::Leadership;
