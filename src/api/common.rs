@@ -19,10 +19,6 @@ pub const REVISION_NUMBER_ANNOTATION: &str = "voicerollout.dev/revision-number";
 pub const COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// Pod annotation: what a pod that gets no new calls is marked as.
 pub const MARK_ANNOTATION: &str = "voicerollout.dev/drain";
-/// Value of [`MARK_ANNOTATION`]: it may carry calls.
-pub const MARK_BUSY: &str = "busy";
-/// Value of [`MARK_ANNOTATION`]: it may go.
-pub const MARK_IDLE: &str = "idle";
 /// Pod annotations that keep node autoscalers from evicting a pod, with the value that does.
 pub const KEEP_ANNOTATIONS: [(&str, &str); 2] =
     [("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"), ("karpenter.sh/do-not-disrupt", "true")];

@@ -12,8 +12,17 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::sessions::OnMaxDrain;
 use crate::core::observe::{Mark, PodSeen, ReplicaSetSeen};
 
-/// Deletion cost of a pod that may carry a call. Idle ones have 0, which is also that of a pod without the annotation.
-pub const BUSY_COST: i64 = 1000;
+/// Deletion cost of a pod with this mark. That of an idle one is also that of a pod without the annotation.
+///
+/// The ReplicaSet controller may not have seen the newest costs when it picks. A pod that turns idle was quiet for
+/// `drain.zeroFor`, so that what it was marked as then sets it apart from those that talk.
+pub fn cost(mark: Mark) -> i64 {
+    match mark {
+        Mark::Busy => 1000,
+        Mark::Quiet => 500,
+        Mark::Idle => 0,
+    }
+}
 
 /// A ReplicaSet that has more pods than it should.
 #[derive(Clone, Debug)]
@@ -45,10 +54,8 @@ pub struct Shrink<'a> {
 pub struct Shrunk {
     /// Pods that the ReplicaSet is to have.
     pub replicas: i32,
-    /// Pods that may carry a call, by name.
-    pub busy: Vec<String>,
-    /// Pods that are idle, by name.
-    pub idle: Vec<String>,
+    /// What each pod is, by name.
+    pub marks: Vec<(String, Mark)>,
     /// The deadline has passed with pods that may carry calls.
     pub overdue: bool,
     /// When time alone changes the answer.
@@ -59,13 +66,11 @@ impl Shrink<'_> {
     /// Decides.
     pub fn decide(&self) -> Shrunk {
         let living = || self.pods.iter().filter(|p| !p.ending);
-        let (idle, busy): (Vec<&PodSeen>, Vec<&PodSeen>) = living().partition(|p| self.is_idle(p));
-        let names = |pods: &[&PodSeen]| pods.iter().map(|p| p.name.clone()).collect();
+        let (idle, busy): (Vec<&PodSeen>, Vec<&PodSeen>) = living().partition(|p| self.mark(p) == Mark::Idle);
         let late = self.now >= self.deadline;
         let mut answer = Shrunk {
             replicas: self.set.wanted,
-            busy: names(&busy),
-            idle: names(&idle),
+            marks: living().map(|p| (p.name.clone(), self.mark(p))).collect(),
             overdue: late && (!busy.is_empty() || !self.counted) && self.set.wanted > self.floor,
             wake_at: None,
         };
@@ -82,9 +87,14 @@ impl Shrink<'_> {
         answer
     }
 
-    /// Every reading of `zero_for` has found no call, since none could come any more.
-    fn is_idle(&self, pod: &PodSeen) -> bool {
-        pod.never_ran || self.idle_at(pod).is_some_and(|at| self.now >= at)
+    /// Idle is a pod when every reading of `zero_for` has found no call, since none could come any more.
+    fn mark(&self, pod: &PodSeen) -> Mark {
+        match self.idle_at(pod) {
+            _ if pod.never_ran => Mark::Idle,
+            Some(at) if self.now >= at => Mark::Idle,
+            Some(_) => Mark::Quiet,
+            None => Mark::Busy,
+        }
     }
 
     fn idle_at(&self, pod: &PodSeen) -> Option<Timestamp> {
@@ -102,9 +112,8 @@ impl Shrink<'_> {
             return 0;
         }
         let settled = count(idle.len() + busy.len()) == self.set.wanted && idle.iter().chain(busy).all(|p| p.ready);
-        let cost = |p: &&&PodSeen| p.cost;
-        let dearest = idle.iter().map(|p| cost(&p)).max();
-        let cheapest = busy.iter().map(|p| cost(&p)).min();
+        let dearest = idle.iter().map(|p| p.cost).max();
+        let cheapest = busy.iter().map(|p| p.cost).min();
         let told_apart = match (dearest, cheapest) {
             (Some(idle), Some(busy)) => idle < busy,
             _ => true,
@@ -119,13 +128,23 @@ impl Shrink<'_> {
     }
 }
 
-/// The mark that a pod of a revision that drains should carry, where it is another than it has.
+/// A mark as it stands on a pod.
+pub fn mark_word(mark: Mark) -> &'static str {
+    match mark {
+        Mark::Busy => "busy",
+        Mark::Quiet => "quiet",
+        Mark::Idle => "idle",
+    }
+}
+
+/// The mark that a pod carries. A word that is none was not written by us: it says nothing of calls.
+pub fn mark_of(word: &str) -> Mark {
+    [Mark::Quiet, Mark::Idle].into_iter().find(|mark| mark_word(*mark) == word).unwrap_or(Mark::Busy)
+}
+
+/// The mark that a pod should carry, where it is another than it has; `None` takes it off.
 pub fn remark(pod: &PodSeen, wanted: Option<Mark>) -> Option<Option<Mark>> {
-    let cost_right = match wanted {
-        Some(Mark::Busy) => pod.cost >= BUSY_COST,
-        Some(Mark::Idle) => pod.cost <= 0,
-        None => true,
-    };
+    let cost_right = wanted.is_none_or(|mark| pod.cost == cost(mark));
     (!pod.ending && (pod.mark != wanted || !cost_right)).then_some(wanted)
 }
 
@@ -143,7 +162,7 @@ mod tests {
 
     fn pod(name: &str, calls: Option<u64>, since: i64) -> PodSeen {
         let idle_since = (calls == Some(0)).then(|| at(since));
-        let cost = if calls == Some(0) { 0 } else { BUSY_COST };
+        let cost = cost(if calls == Some(0) { Mark::Idle } else { Mark::Busy });
         PodSeen { name: name.into(), ready: true, calls, idle_since, cost, ..PodSeen::default() }
     }
 
@@ -197,7 +216,9 @@ mod tests {
         let early = case.at(39);
         assert_eq!((early.replicas, early.wake_at), (3, Some(at(40))), "idleness counts from when no call could come");
         let ripe = case.at(40);
-        assert_eq!((ripe.replicas, ripe.busy, ripe.idle), (2, vec!["a".into(), "c".into()], vec!["b".to_string()]));
+        let marks = |s: &Shrunk| s.marks.iter().map(|(_, mark)| *mark).collect::<Vec<_>>();
+        assert_eq!((marks(&early), marks(&ripe)), (vec![Mark::Busy, Mark::Quiet, Mark::Busy], vec![Mark::Busy, Mark::Idle, Mark::Busy]));
+        assert_eq!(ripe.replicas, 2);
         assert!(!ripe.overdue);
         case.pods[0] = pod("a", Some(0), 100);
         case.pods.remove(1);
@@ -219,8 +240,8 @@ mod tests {
         let mut case = case(vec![pod("a", Some(2), 0), pod("b", Some(0), 0)]);
         case.pods[0].cost = 0;
         assert_eq!(case.at(1000).replicas, 2);
-        case.pods[0].cost = BUSY_COST;
-        case.pods[1].cost = BUSY_COST;
+        case.pods[0].cost = cost(Mark::Busy);
+        case.pods[1].cost = cost(Mark::Busy);
         assert_eq!(case.at(1000).replicas, 2, "somebody else wrote costs");
     }
 

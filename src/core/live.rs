@@ -1,6 +1,13 @@
 //! What is known of a pod's live calls, from reading to reading. A reading that fails makes it unknown, never idle.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
+
+/// Failures in a row after which people are told.
+const TOLD_AFTER: u32 = 3;
+/// Restarts with calls that a pod remembers.
+const MAX_LOST: usize = 20;
 
 /// Facts of a pod that say how it lives and ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +33,10 @@ pub struct Ledger {
     zero_since: Option<Timestamp>,
     facts: PodFacts,
     read_while_ending: bool,
-    lost_in_restarts: u64,
+    /// Readings that have failed, one after the other.
+    failures: u32,
+    /// Calls that were live when a container restarted, by the number of that restart.
+    lost: BTreeMap<i32, u64>,
 }
 
 impl Ledger {
@@ -41,34 +51,45 @@ impl Ledger {
             zero_since: None,
             facts,
             read_while_ending: false,
-            lost_in_restarts: 0,
+            failures: 0,
+            lost: BTreeMap::new(),
         }
     }
 
-    /// Takes a reading; says whether it is news.
-    pub fn read(&mut self, at: Timestamp, reading: Result<u64, String>) -> bool {
-        let before = (self.known(), self.problem.clone());
+    /// Takes a reading of the time `at`; says whether it is news. What happened since the one before is not known where
+    /// that is older than `since`.
+    pub fn read(&mut self, at: Timestamp, since: Timestamp, reading: Result<u64, String>) -> bool {
+        let before = (self.known(), self.problem().map(String::from));
+        let gap = self.read_at < since;
         self.read_at = at;
         match reading {
             Ok(calls) => {
                 self.calls = Some(calls);
                 self.problem = None;
-                self.zero_since = (calls == 0).then(|| self.zero_since.unwrap_or(at));
+                self.failures = 0;
+                self.zero_since = (calls == 0).then(|| self.zero_since.filter(|_| !gap).unwrap_or(at));
                 self.read_while_ending |= self.facts.ending;
             }
             Err(problem) => {
                 self.problem = Some(problem);
+                self.failures = self.failures.saturating_add(1);
                 self.zero_since = None;
             }
         }
-        before != (self.known(), self.problem.clone())
+        before != (self.known(), self.problem().map(String::from))
     }
 
     /// Takes over what the pod says of itself.
     pub fn look(&mut self, facts: PodFacts) {
         if facts.restarts > self.facts.restarts {
             // The calls went with the container that ended.
-            self.lost_in_restarts += self.calls.take().unwrap_or(0);
+            let calls = self.calls.take().unwrap_or(0);
+            if calls > 0 {
+                self.lost.insert(facts.restarts, calls);
+            }
+            while self.lost.len() > MAX_LOST {
+                self.lost.pop_first();
+            }
             self.zero_since = None;
         }
         self.facts = facts;
@@ -89,14 +110,14 @@ impl Ledger {
         self.zero_since.filter(|_| self.known_since(since) == Some(0))
     }
 
-    /// Why the last reading failed.
+    /// Why readings fail, once several have one after the other: a single one is no reason to tell anybody.
     pub fn problem(&self) -> Option<&str> {
-        self.problem.as_deref()
+        self.problem.as_deref().filter(|_| self.failures >= TOLD_AFTER)
     }
 
-    /// Restarts that were seen, and calls that were live when a container restarted.
-    pub fn lost_in_restarts(&self) -> (i32, u64) {
-        (self.facts.restarts, self.lost_in_restarts)
+    /// Calls that were live when a container restarted, by the number of that restart.
+    pub fn lost(&self) -> &BTreeMap<i32, u64> {
+        &self.lost
     }
 
     /// Calls that ended with the pod, now that it is gone: those of the last reading, unless it went on after it was
@@ -119,30 +140,45 @@ mod tests {
         Ledger::new("u", "h", PodFacts::default())
     }
 
+    /// A reading that follows closely on the one before.
+    fn read(l: &mut Ledger, secs: i64, reading: Result<u64, String>) -> bool {
+        l.read(at(secs), at(secs - 15), reading)
+    }
+
     #[test]
     fn a_failed_reading_is_unknown_and_starts_idleness_anew() {
         let mut l = ledger();
         assert_eq!((l.known(), l.idle_since(at(0))), (None, None), "not read yet");
-        assert!(l.read(at(0), Ok(0)));
-        assert!(!l.read(at(5), Ok(0)), "the same again is no news");
+        assert!(read(&mut l, 0, Ok(0)));
+        assert!(!read(&mut l, 5, Ok(0)), "the same again is no news");
         assert_eq!(l.idle_since(at(0)), Some(at(0)));
-        assert!(l.read(at(10), Err("refused".into())));
-        assert_eq!((l.known(), l.idle_since(at(0)), l.problem()), (None, None, Some("refused")));
-        l.read(at(15), Ok(0));
-        assert_eq!(l.idle_since(at(0)), Some(at(15)));
+        assert!(read(&mut l, 10, Err("refused".into())));
+        assert_eq!((l.known(), l.idle_since(at(0)), l.problem()), (None, None, None), "one failure is not told");
+        assert!(!read(&mut l, 11, Err("refused".into())) && read(&mut l, 12, Err("refused".into())));
+        assert_eq!(l.problem(), Some("refused"));
+        read(&mut l, 15, Ok(0));
+        assert_eq!((l.idle_since(at(0)), l.problem()), (Some(at(15)), None));
         assert_eq!((l.known_since(at(16)), l.idle_since(at(16))), (None, None), "an old reading counts no more than none");
-        l.read(at(20), Ok(2));
+        read(&mut l, 20, Ok(2));
         assert_eq!((l.known(), l.idle_since(at(0))), (Some(2), None));
+    }
+
+    #[test]
+    fn idleness_does_not_reach_over_a_time_without_readings() {
+        let mut l = ledger();
+        read(&mut l, 0, Ok(0));
+        read(&mut l, 600, Ok(0));
+        assert_eq!(l.idle_since(at(0)), Some(at(600)), "a call may have come and gone");
     }
 
     #[test]
     fn calls_are_cut_by_an_end_that_does_not_wait_for_them() {
         let ends = |readings: &[Result<u64, String>], after: PodFacts| {
             let mut l = ledger();
-            l.read(at(0), Ok(3));
+            read(&mut l, 0, Ok(3));
             l.look(PodFacts { ending: true, ..PodFacts::default() });
             for (i, reading) in readings.iter().enumerate() {
-                l.read(at(1 + i as i64), reading.clone());
+                read(&mut l, 1 + i as i64, reading.clone());
             }
             l.look(after);
             l.cut_at_end()
@@ -158,12 +194,22 @@ mod tests {
     }
 
     #[test]
-    fn calls_are_cut_by_a_restart() {
+    fn calls_are_cut_by_restarts_each_once() {
+        let restarted = |l: &mut Ledger, restarts: i32| l.look(PodFacts { restarts, ..PodFacts::default() });
         let mut l = ledger();
-        l.read(at(0), Ok(4));
-        l.look(PodFacts { restarts: 1, ..PodFacts::default() });
-        assert_eq!((l.lost_in_restarts(), l.known(), l.cut_at_end()), ((1, 4), None, 0));
-        l.look(PodFacts { restarts: 1, ..PodFacts::default() });
-        assert_eq!(l.lost_in_restarts(), (1, 4), "once");
+        read(&mut l, 0, Ok(4));
+        restarted(&mut l, 1);
+        assert_eq!((l.known(), l.cut_at_end(), l.lost().clone()), (None, 0, [(1, 4)].into()));
+        restarted(&mut l, 1);
+        restarted(&mut l, 2);
+        assert_eq!(*l.lost(), [(1, 4)].into(), "it had no calls again");
+        read(&mut l, 60, Ok(2));
+        restarted(&mut l, 3);
+        assert_eq!(*l.lost(), [(1, 4), (3, 2)].into());
+        for restarts in 4..60 {
+            read(&mut l, 60 + i64::from(restarts), Ok(1));
+            restarted(&mut l, restarts);
+        }
+        assert_eq!(l.lost().len(), MAX_LOST);
     }
 }

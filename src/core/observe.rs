@@ -130,6 +130,8 @@ pub fn unread(pods: &[PodSeen]) -> Option<String> {
 pub enum Mark {
     /// It may carry calls: it goes last, and nobody should evict it.
     Busy,
+    /// The last readings have found no call, not yet for `drain.zeroFor`: it goes before those that may carry some.
+    Quiet,
     /// It may go.
     Idle,
 }

@@ -12,10 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::act::{ActError, Hands, gone_is_fine, params};
 use super::write::write;
-use crate::api::common::{
-    COST_ANNOTATION, FIELD_MANAGER, KEEP_ANNOTATIONS, MARK_ANNOTATION, MARK_BUSY, MARK_IDLE, REVISION_LABEL, ROLLOUT_LABEL,
-};
-use crate::core::drain::BUSY_COST;
+use crate::api::common::{COST_ANNOTATION, FIELD_MANAGER, KEEP_ANNOTATIONS, MARK_ANNOTATION, REVISION_LABEL, ROLLOUT_LABEL};
+use crate::core::drain::{cost, mark_word};
 use crate::core::observe::Mark;
 
 /// Marks a pod, or takes the mark off: what the template says of the same annotations holds again.
@@ -34,15 +32,14 @@ pub async fn mark_pod(hands: &Hands<'_>, name: &str, mark: Option<Mark>) -> Resu
 fn annotations(mark: Option<Mark>, template: &BTreeMap<String, String>) -> Value {
     let own = |key: &str| template.get(key).map_or(Value::Null, |v| json!(v));
     let mut all = Map::new();
-    let (word, cost) = match mark {
-        Some(Mark::Busy) => (json!(MARK_BUSY), json!(BUSY_COST.to_string())),
-        Some(Mark::Idle) => (json!(MARK_IDLE), json!("0")),
+    let (word, price) = match mark {
+        Some(mark) => (json!(mark_word(mark)), json!(cost(mark).to_string())),
         None => (Value::Null, own(COST_ANNOTATION)),
     };
     all.insert(MARK_ANNOTATION.into(), word);
-    all.insert(COST_ANNOTATION.into(), cost);
+    all.insert(COST_ANNOTATION.into(), price);
     for (key, value) in KEEP_ANNOTATIONS {
-        all.insert(key.into(), if mark == Some(Mark::Busy) { json!(value) } else { own(key) });
+        all.insert(key.into(), if matches!(mark, Some(Mark::Busy | Mark::Quiet)) { json!(value) } else { own(key) });
     }
     Value::Object(all)
 }

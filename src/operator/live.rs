@@ -5,6 +5,7 @@ mod poll;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -16,9 +17,10 @@ use super::kept::PodKept;
 use super::stores::Stores;
 use crate::api::VoiceRollout;
 use crate::api::common::std_duration;
-use crate::api::sessions::Sessions;
+use crate::api::sessions::{ActiveCalls, Sessions};
 use crate::core::live::Ledger;
 use crate::core::observe::{BudgetSeen, CutSeen, PodSeen, ReplicaSetSeen};
+use crate::sources::calls::Readings;
 
 pub use poll::{Poller, REST};
 
@@ -62,7 +64,8 @@ impl LiveCalls {
     }
 
     /// Takes readings over; says whether any of them is news. Pods that are gone for long are forgotten.
-    fn read(&self, rollout: &Id, stores: &Stores, now: Timestamp, readings: BTreeMap<String, Result<u64, String>>) -> bool {
+    fn read(&self, rollout: &Id, sessions: &Sessions, stores: &Stores, now: Timestamp, readings: Readings) -> bool {
+        let (at, since) = (earlier(now, lag(sessions)), oldest(sessions, now));
         let mut all = self.all.lock();
         let pods = all.entry(rollout.clone()).or_default();
         let mut news = false;
@@ -74,7 +77,7 @@ impl LiveCalls {
                 *tracked = fresh();
             }
             tracked.ledger.look(pod.facts);
-            news |= tracked.ledger.read(now, reading);
+            news |= tracked.ledger.read(at, since, reading);
         }
         for (name, tracked) in &mut pods.ledgers {
             let there = stores.pods.get(&rollout.namespace, name).is_some_and(|p| *p.uid == tracked.ledger.uid);
@@ -141,20 +144,28 @@ pub fn pods(
 fn cut(name: &str, ledger: &Ledger, there: &[(Id, Arc<PodKept>)]) -> Vec<CutSeen> {
     let occasion =
         |what: String, calls: u64| CutSeen { id: format!("{}/{what}", ledger.uid), pod: name.into(), hash: ledger.revision.clone(), calls };
-    let (restarts, lost) = ledger.lost_in_restarts();
+    let lost = ledger.lost().iter().map(|(restart, calls)| occasion(format!("restart {restart}"), *calls));
     let gone = !there.iter().any(|(id, pod)| *id.name == *name && *pod.uid == ledger.uid);
     let ended = if gone { ledger.cut_at_end() } else { 0 };
-    let all = [(lost > 0).then(|| occasion(format!("restart {restarts}"), lost)), (ended > 0).then(|| occasion("end".into(), ended))];
-    all.into_iter().flatten().collect()
+    lost.chain((ended > 0).then(|| occasion("end".into(), ended))).collect()
 }
 
-/// A reading older than this counts as none.
+/// A reading older than this counts as none: three more should have come since.
 fn oldest(sessions: &Sessions, now: Timestamp) -> Timestamp {
     let http = sessions.active_calls.http.as_ref().map(|h| std_duration(h.timeout));
     let prometheus = sessions.active_calls.prometheus.as_ref().map(|p| std_duration(p.server.timeout));
     let slowest = http.into_iter().chain(prometheus).max().unwrap_or_default();
-    let age = SignedDuration::try_from(std_duration(sessions.interval).saturating_mul(3).saturating_add(slowest));
-    age.ok().and_then(|age| now.checked_sub(age).ok()).unwrap_or(Timestamp::MIN)
+    earlier(now, std_duration(sessions.interval).saturating_mul(3).saturating_add(slowest).saturating_add(lag(sessions)))
+}
+
+/// How old a number may be when it is read: Prometheus has it from the last scrape, a pod itself from now.
+fn lag(sessions: &Sessions) -> Duration {
+    let ActiveCalls { http, prometheus } = &sessions.active_calls;
+    prometheus.as_ref().filter(|_| http.is_none()).map_or(Duration::ZERO, |p| std_duration(p.server.scrape_interval))
+}
+
+fn earlier(at: Timestamp, by: Duration) -> Timestamp {
+    SignedDuration::try_from(by).ok().and_then(|by| at.checked_sub(by).ok()).unwrap_or(Timestamp::MIN)
 }
 
 /// PodDisruptionBudgets that are about pods of the rollout.

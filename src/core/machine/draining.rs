@@ -9,7 +9,7 @@ use crate::api::sessions::OnMaxDrain;
 use crate::api::status::{RevisionStatus, Role};
 use crate::core::drain::{Shrink, Shrunk, remark};
 use crate::core::intent::Intent;
-use crate::core::observe::{BudgetSeen, Mark, Observations, PodSeen, ReplicaSetSeen, unread};
+use crate::core::observe::{BudgetSeen, Observations, PodSeen, ReplicaSetSeen, unread};
 
 /// Occasions of cut calls that a revision remembers, so that each counts once.
 const MAX_CUT: usize = 100;
@@ -76,8 +76,8 @@ impl Machine<'_> {
 
     fn mark(&mut self, pods: &[&PodSeen], answer: &Shrunk) {
         for pod in pods {
-            let mark = if answer.busy.contains(&pod.name) { Mark::Busy } else { Mark::Idle };
-            self.intents.extend(remark(pod, Some(mark)).map(|mark| Intent::MarkPod { name: pod.name.clone(), mark }));
+            let mark = answer.marks.iter().find(|(name, _)| *name == pod.name).map(|(_, mark)| *mark);
+            self.intents.extend(remark(pod, mark).map(|mark| Intent::MarkPod { name: pod.name.clone(), mark }));
         }
     }
 
@@ -85,6 +85,7 @@ impl Machine<'_> {
     pub(super) fn unmark(&mut self, hash: &str) {
         if let Some(revision) = self.s.revisions.iter_mut().find(|r| r.hash == hash) {
             revision.shrinking_since = None;
+            revision.overdue = false;
         }
         for pod in pods_of(self.seen, hash) {
             self.intents.extend(remark(pod, None).map(|mark| Intent::MarkPod { name: pod.name.clone(), mark }));
@@ -100,7 +101,7 @@ impl Machine<'_> {
         revision.overdue = true;
         let pods = pods_of(self.seen, &set.hash);
         let talking: u64 = pods.iter().filter_map(|p| p.calls).sum();
-        let unknown = pods.iter().filter(|p| answer.busy.contains(&p.name) && p.calls.is_none()).count();
+        let unknown = pods.iter().filter(|p| !p.ending && !p.never_ran && p.calls.is_none()).count();
         let what = match (self.plan.counted, unknown) {
             (false, _) => format!("{} pods whose calls are not counted", set.wanted),
             (true, 0) => format!("{talking} live calls"),
@@ -134,7 +135,12 @@ impl Machine<'_> {
     pub(super) fn heed_room(&mut self) {
         let canary = self.canary().to_string();
         let has_pods = self.seen.replica_set(&canary).is_some_and(|s| s.wanted > 0);
-        let wanted = !canary.is_empty() && self.s.abort.is_none() && self.blocked().is_none() && !has_pods && self.canary_need() > 0;
+        let alone = self.s.stable_revision.is_none();
+        let wanted = (self.in_release() || alone && !canary.is_empty())
+            && self.s.abort.is_none()
+            && self.blocked().is_none()
+            && !has_pods
+            && self.canary_need() > 0;
         if wanted && let Some(what) = self.full(&canary) {
             self.wait(what, false);
         }

@@ -164,7 +164,8 @@ impl Machine<'_> {
             };
             let replicas = if size.0 >= set.wanted && size.1 {
                 self.unmark(&set.hash);
-                if set.wanted == 0 && size.0 > 0 && self.full(&set.hash).is_some() { 0 } else { size.0 }
+                let one_more = set.wanted == 0 && size.0 > 0 && self.in_release() && set.hash == canary;
+                if one_more && self.full(&canary).is_some() { 0 } else { size.0 }
             } else {
                 self.shrunk(set, size.0, size.1)
             };
@@ -199,8 +200,8 @@ impl Machine<'_> {
         for revision in &mut self.s.revisions {
             let current = Some(&revision.hash) == stable.as_ref() || in_use.contains(&revision.hash);
             if current || called(&revision.hash) {
-                revision.retired_at = None;
-                revision.overdue = false;
+                // One that gets calls again has another drain before it.
+                revision.overdue &= revision.retired_at.take().is_none();
             } else if revision.retired_at.is_none()
                 && !left
                 && (clear || arm.as_ref() != Some(&revision.hash))

@@ -10,7 +10,8 @@ use kube::core::{Selector, SelectorExt};
 use kube::{Resource, ResourceExt};
 
 use super::{BUDGET, OWNER, ROLLOUT, label, owners};
-use crate::api::common::{COST_ANNOTATION, MARK_ANNOTATION, MARK_BUSY, REVISION_LABEL, REVISION_NUMBER_ANNOTATION, ROLLOUT_LABEL};
+use crate::api::common::{COST_ANNOTATION, MARK_ANNOTATION, REVISION_LABEL, REVISION_NUMBER_ANNOTATION, ROLLOUT_LABEL};
+use crate::core::drain::mark_of;
 use crate::core::live::PodFacts;
 use crate::core::observe::{Mark, ReplicaSetSeen};
 use crate::core::preflight::Sidecar;
@@ -110,11 +111,7 @@ impl PodKept {
                 ended_well: containers().next().is_some() && containers().all(|c| ended(c) == Some(0)),
             },
             cost: annotation(COST_ANNOTATION).and_then(|c| c.parse().ok()).unwrap_or(0),
-            mark: match annotation(MARK_ANNOTATION) {
-                Some(MARK_BUSY) => Some(Mark::Busy),
-                Some(_) => Some(Mark::Idle),
-                None => None,
-            },
+            mark: annotation(MARK_ANNOTATION).map(mark_of),
             sidecar: Sidecar::of_pod(pod.annotations()),
         }
     }

@@ -1,7 +1,7 @@
 //! Asks pods for their live calls: often while a release or a drain is under way, now and then at rest. A rollout whose
 //! pods answer slowly delays no other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,12 +52,12 @@ impl Poller {
     pub async fn run(self) {
         let mut last: HashMap<Id, Instant> = HashMap::new();
         let mut rounds: FuturesUnordered<BoxFuture<'_, Id>> = FuturesUnordered::new();
-        let mut asking: Vec<Id> = Vec::new();
+        let mut asking: HashSet<Id> = HashSet::new();
         loop {
             let next = if self.leadership.claimed() {
                 let (due, next) = self.due(&mut last, &asking);
                 for (id, rollout) in due {
-                    asking.push(id.clone());
+                    asking.insert(id.clone());
                     rounds.push(self.round(id, rollout).boxed());
                 }
                 next
@@ -65,7 +65,7 @@ impl Poller {
                 Instant::now() + STANDBY
             };
             tokio::select! {
-                Some(done) = rounds.next() => asking.retain(|id| *id != done),
+                Some(done) = rounds.next() => drop(asking.remove(&done)),
                 () = tokio::time::sleep_until(next) => {}
                 () = self.live.poked.notified() => {}
             }
@@ -73,15 +73,14 @@ impl Poller {
     }
 
     /// Rollouts whose time has come, and that are not being asked; and when the next one's comes.
-    fn due(&self, last: &mut HashMap<Id, Instant>, asking: &[Id]) -> (Vec<(Id, VoiceRollout)>, Instant) {
+    fn due(&self, last: &mut HashMap<Id, Instant>, asking: &HashSet<Id>) -> (Vec<(Id, VoiceRollout)>, Instant) {
         let now = Instant::now();
         let all = self.stores.rollouts.all();
         let counted = all.iter().filter_map(|g| g.0.as_ref().ok()).filter(|r| r.spec.sessions.is_some());
         let named: Vec<(Id, &VoiceRollout)> = counted.map(|r| (Id::new(&r.namespace().unwrap_or_default(), &r.name_any()), r)).collect();
-        if last.len() > named.len() {
-            last.retain(|id, _| named.iter().any(|(named, _)| named == id));
-            self.live.retain(|id| named.iter().any(|(named, _)| named == id));
-        }
+        let ids: HashSet<&Id> = named.iter().map(|(id, _)| id).collect();
+        last.retain(|id, _| ids.contains(id));
+        self.live.retain(|id| ids.contains(id));
         let (mut due, mut next) = (Vec::new(), now + REST);
         for (id, rollout) in named.into_iter().filter(|(id, _)| !asking.contains(id)) {
             let pace = self.pace(&id, rollout);
@@ -124,7 +123,7 @@ impl Poller {
             pods: running.map(|(pod_id, pod)| PodAddress { name: pod_id.name.to_string(), ip: pod.ip }).collect(),
         };
         let readings = self.counter.count(&question).await;
-        let news = self.live.read(&id, &self.stores, self.clock.now(), readings);
+        let news = self.live.read(&id, sessions, &self.stores, self.clock.now(), readings);
         self.metrics.calls.observe_live(&id.namespace, &id.name, self.live.by_revision(&id.namespace, &id.name));
         if news {
             self.tell(&id);

@@ -9,10 +9,10 @@ use super::world::{Say, World, route_seen};
 use crate::api::VoiceAnalysisRunSpec;
 use crate::api::analysis::{Gate, Mode, OnError, OnFail, OnInconclusive};
 use crate::api::run::{Consequence, GateStatus, RunKind, RunPhase, Verdict};
-use crate::core::drain::BUSY_COST;
+use crate::core::drain::cost;
 use crate::core::gates::{gates_hash, spec_hash};
 use crate::core::intent::{Arm, Intent};
-use crate::core::observe::{ArmSeen, BudgetSeen, Mark, Observations, ReplicaSetSeen, RouteSeen, RunSeen};
+use crate::core::observe::{ArmSeen, BudgetSeen, Observations, ReplicaSetSeen, RouteSeen, RunSeen};
 use crate::core::route::{Buckets, Direction};
 
 impl World {
@@ -36,7 +36,7 @@ impl World {
             Intent::DeleteReplicaSet { name } => self.seen.replica_sets.retain(|s| &s.name != name),
             Intent::MarkPod { name, mark } => {
                 for agent in self.agents.iter_mut().filter(|a| a.name == *name) {
-                    (agent.mark, agent.cost) = (*mark, if *mark == Some(Mark::Busy) { BUSY_COST } else { 0 });
+                    (agent.mark, agent.cost) = (*mark, mark.map_or(0, cost));
                 }
                 self.see_pods();
             }

@@ -157,6 +157,34 @@ fn fewer_replicas_of_stable_take_idle_pods_and_wait_for_the_others() {
     assert!(w.agents.iter().all(|a| a.mark.is_none()), "{}", w.describe());
 }
 
+#[test]
+fn a_busy_stable_that_should_be_smaller_is_told_once_and_ends_or_waits_as_the_spec_says() {
+    for (on_max_drain, left) in [(OnMaxDrain::Terminate, 1), (OnMaxDrain::Keep, 4)] {
+        let drain = Drain { on_max_drain, ..Drain::default() };
+        let mut w = World::deployed(VoiceRolloutSpec { drain, ..counted(vec![weight(50)]) });
+        w.agents.iter_mut().for_each(|a| a.calls = 1);
+        w.edit(|s| s.replicas = 1);
+        w.run(3500);
+        assert_eq!((wanted(&w, 1), w.decided("DrainOverdue")), (4, 0), "{}", w.describe());
+        w.run(600);
+        assert_eq!((wanted(&w, 1), w.decided("DrainOverdue")), (left, 1), "{on_max_drain:?}: {}", w.describe());
+    }
+}
+
+#[test]
+fn stable_gets_its_pods_back_however_many_revisions_live() {
+    let mut w = promoted_over(1);
+    w.agents.iter_mut().for_each(|a| a.calls = 1);
+    w.apply_version(3);
+    w.until("version 3 is stable", |w| w.status.stable_revision == Some(hash(3)));
+    w.edit(|s| (s.replicas, s.max_live_revisions) = (0, 2));
+    w.run(200);
+    assert_eq!(wanted(&w, 3), 0, "{}", w.describe());
+    w.edit(|s| s.replicas = 4);
+    w.run(60);
+    assert_eq!((wanted(&w, 3), w.status.phase), (4, Phase::Healthy), "{}", w.describe());
+}
+
 #[derive(Clone, Debug)]
 enum Happens {
     Calls(usize),

@@ -67,7 +67,7 @@ impl World {
     pub fn read_pods(&mut self) {
         let now = self.seen.now;
         for agent in &mut self.agents {
-            agent.ledger.read(now, if agent.readable { Ok(agent.calls) } else { Err("no answer".into()) });
+            agent.ledger.read(now, Timestamp::MIN, if agent.readable { Ok(agent.calls) } else { Err("no answer".into()) });
         }
         self.see_pods();
     }
