@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::common::{Duration, duration_schema, seconds};
-use super::provider::{Auth, Header, Tls, default_scrape, default_timeout};
+use super::provider::{Access, default_scrape, default_timeout};
 
 /// A share of `falseAbort` when the rollout says nothing.
 pub const FALSE_ABORT: f64 = 0.01;
@@ -27,16 +27,9 @@ pub struct PrometheusServer {
     #[serde(default = "default_scrape")]
     #[schemars(schema_with = "duration_schema")]
     pub scrape_interval: Duration,
-    /// Extra request headers.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub headers: Vec<Header>,
-    /// Credentials.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub auth: Option<Auth>,
-    /// TLS settings.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Tls>,
+    /// How the server is asked.
+    #[serde(flatten)]
+    pub access: Access,
     /// Limit of one request.
     #[serde(default = "default_timeout")]
     #[schemars(schema_with = "duration_schema")]

@@ -43,16 +43,9 @@ pub struct PrometheusProvider {
     #[serde(default = "default_scrape")]
     #[schemars(schema_with = "duration_schema")]
     pub scrape_interval: Duration,
-    /// Extra request headers.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub headers: Vec<Header>,
-    /// Credentials.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub auth: Option<Auth>,
-    /// TLS settings.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Tls>,
+    /// How the server is asked.
+    #[serde(flatten)]
+    pub access: Access,
     /// Limit of one request.
     #[serde(default = "default_timeout")]
     #[schemars(schema_with = "duration_schema")]
@@ -70,10 +63,6 @@ pub struct WebProvider {
     /// URL; `{{args.NAME}}` is percent-encoded, and refused in scheme, host and port.
     #[schemars(length(min = 1, max = 4096))]
     pub url: String,
-    /// Extra request headers.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub headers: Vec<Header>,
     /// Request body; `{{args.NAME}}` inside a JSON string is escaped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 65536))]
@@ -97,12 +86,9 @@ pub struct WebProvider {
     /// A run that goes on after its start has been answered; left out: the answer holds the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<WebRun>,
-    /// Credentials.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub auth: Option<Auth>,
-    /// TLS settings.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Tls>,
+    /// How the server is asked.
+    #[serde(flatten)]
+    pub access: Access,
     /// Limit of one request; without `run` an eval suite may take long.
     #[serde(default = "default_timeout")]
     #[schemars(schema_with = "duration_schema")]
@@ -111,6 +97,22 @@ pub struct WebProvider {
 
 fn default_json_path() -> String {
     "{$}".into()
+}
+
+/// What a server wants to see before it answers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Access {
+    /// Extra request headers, such as `X-Scope-OrgID`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub headers: Vec<Header>,
+    /// Credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+    /// TLS settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
 }
 
 /// HTTP request method.

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::common::{Duration, duration_schema, seconds};
-use super::provider::{Auth, Header, Tls};
+use super::provider::Access;
 
 fn default_attribute() -> String {
     "voicerollout.revision".into()
@@ -61,16 +61,9 @@ pub struct EvidenceTraces {
     #[serde(default = "default_show")]
     #[schemars(range(min = 1, max = 50))]
     pub show: i32,
-    /// Extra request headers, such as `X-Scope-OrgID`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub headers: Vec<Header>,
-    /// Credentials.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub auth: Option<Auth>,
-    /// TLS settings.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<Tls>,
+    /// How the server is asked.
+    #[serde(flatten)]
+    pub access: Access,
     /// Limit of all requests for one arm.
     #[serde(default = "default_timeout")]
     #[schemars(schema_with = "duration_schema")]

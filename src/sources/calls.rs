@@ -16,6 +16,7 @@ use super::secrets::{SecretReader, Vault};
 use super::{ArgValue, SourceError};
 use crate::api::common::std_duration;
 use crate::api::sessions::{ActiveCalls, HttpCalls, PrometheusCalls};
+use crate::core::resolve::SESSION_ARGS;
 
 /// Pods of one rollout that are asked at the same time.
 const AT_ONCE: usize = 64;
@@ -152,8 +153,8 @@ impl Calls<'_> {
 
     async fn query(&self, question: &CallsQuestion, settings: &PrometheusCalls) -> Result<BTreeMap<String, u64>, SourceError> {
         let vault = Vault::empty(self.secrets, &question.namespace);
-        let args = [("namespace", &question.namespace), ("rollout", &question.rollout)];
-        let args = args.into_iter().map(|(name, value)| (name.to_string(), ArgValue::plain(value.clone()))).collect();
+        let args = SESSION_ARGS.into_iter().zip([&question.namespace, &question.rollout]);
+        let args = args.map(|(name, value)| (name.to_string(), ArgValue::plain(value.clone()))).collect();
         let asked = ask(self.http, &vault, &Server::of(&settings.server), &settings.query, &args, None).await;
         let (what, data) = asked.map_err(|e| SourceError::new(vault.known().scrub(&e.message)))?;
         let Data::Vector(series) = data else {

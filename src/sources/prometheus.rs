@@ -14,9 +14,10 @@ use super::http::{self, Answer, Http};
 use super::secrets::Vault;
 use super::web::origin;
 use super::{ArgValue, Progress, Request, SourceError, headers, redact};
-use crate::api::analysis::{Auth, Header, PrometheusProvider, Threshold, Tls};
+use crate::api::analysis::{PrometheusProvider, Threshold};
 use crate::api::common::std_duration;
 use crate::api::compare::PrometheusServer;
+use crate::api::provider::Access;
 use crate::core::args::{Place, fill};
 
 /// A query longer than this goes as a POST; proxies limit the length of URLs, and some forbid POST.
@@ -53,17 +54,15 @@ pub(super) async fn measure(
 #[derive(Clone, Copy)]
 pub(super) struct Server<'a> {
     address: &'a str,
-    headers: &'a [Header],
-    auth: Option<&'a Auth>,
-    tls: Option<&'a Tls>,
+    access: &'a Access,
     timeout: Duration,
 }
 
 impl<'a> Server<'a> {
     /// The server of a gate that counts calls.
     pub(super) fn of(server: &'a PrometheusServer) -> Self {
-        let PrometheusServer { address, headers, auth, tls, timeout, .. } = server;
-        Self { address, headers, auth: auth.as_ref(), tls: tls.as_ref(), timeout: std_duration(*timeout) }
+        let PrometheusServer { address, access, timeout, .. } = server;
+        Self { address, access, timeout: std_duration(*timeout) }
     }
 }
 
@@ -76,8 +75,8 @@ pub(super) async fn query(
     args: &BTreeMap<String, ArgValue>,
     list: bool,
 ) -> Result<Reading, SourceError> {
-    let PrometheusProvider { address, headers, auth, tls, timeout, .. } = provider;
-    let server = Server { address, headers, auth: auth.as_ref(), tls: tls.as_ref(), timeout: std_duration(*timeout) };
+    let PrometheusProvider { address, access, timeout, .. } = provider;
+    let server = Server { address, access, timeout: std_duration(*timeout) };
     let (what, data) = ask(http, vault, &server, promql, args, None).await?;
     reading(&what, data, list, vault)
 }
@@ -94,8 +93,8 @@ pub(super) async fn ask(
     let address = fill(server.address, Place::Url, args).map_err(|e| SourceError::new(format!("prometheus: address: {e}")))?;
     let what = format!("prometheus {}", origin(&address.text));
     let promql = fill(promql, Place::PromQl, args).map_err(|e| SourceError::new(format!("{what}: query: {e}")))?.text;
-    let map = headers::build(&what, server.headers, server.auth, args, vault).await?;
-    let (mut url, client) = http.client(&what, &address.text, server.tls, vault).await?;
+    let map = headers::build(&what, &server.access.headers, server.access.auth.as_ref(), args, vault).await?;
+    let (mut url, client) = http.client(&what, &address.text, server.access.tls.as_ref(), vault).await?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err(SourceError::new(format!("{what}: address: a base URL has no ? and no #")));
     }

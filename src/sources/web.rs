@@ -143,14 +143,14 @@ impl<'a> Harness<'a> {
 
     async fn headers(&self, what: &str) -> Result<HeaderMap, SourceError> {
         let with_facts = |h: &Header| Header { value: h.value.as_deref().map(args::run_facts).map(Cow::into_owned), ..h.clone() };
-        let written: Vec<Header> = self.web.headers.iter().map(with_facts).collect();
-        let mut map = headers::build(what, &written, self.web.auth.as_ref(), &self.args, self.vault).await?;
+        let written: Vec<Header> = self.web.access.headers.iter().map(with_facts).collect();
+        let mut map = headers::build(what, &written, self.web.access.auth.as_ref(), &self.args, self.vault).await?;
         map.entry(ACCEPT).or_insert(HeaderValue::from_static("application/json"));
         Ok(map)
     }
 
     async fn send(&self, what: &str, method: reqwest::Method, url: &str, map: HeaderMap, body: Option<String>) -> Result<Answer, Trouble> {
-        let (url, client) = self.http.client(what, url, self.web.tls.as_ref(), self.vault).await?;
+        let (url, client) = self.http.client(what, url, self.web.access.tls.as_ref(), self.vault).await?;
         let exchange = exchange(client, method, url, map, body);
         match http::within(std_duration(self.web.timeout), what, async { Ok(exchange.await) }).await {
             Err(late) => Err(Trouble::Later(late)),

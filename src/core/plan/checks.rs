@@ -7,9 +7,7 @@ use crate::api::common::{Duration as ApiDuration, std_duration};
 use crate::api::rollout::IstioTraffic;
 use crate::api::sessions::OnMaxDrain;
 use crate::core::SpecError;
-
-/// Shortest time between two readings of live calls.
-const MIN_READING: Duration = Duration::from_secs(1);
+use crate::core::resolve;
 
 pub(super) fn checked(d: ApiDuration, path: &str, errors: &mut Vec<SpecError>) -> Duration {
     if d.is_negative() {
@@ -44,19 +42,7 @@ pub(super) fn check_drain(spec: &VoiceRolloutSpec, errors: &mut Vec<SpecError>) 
         }
         return;
     };
-    let interval = checked(sessions.interval, "spec.sessions.interval", errors);
-    if interval < MIN_READING {
-        errors.push(SpecError::new("spec.sessions.interval", "is shorter than 1s; 5s is usual"));
-    }
-    let source = &sessions.active_calls;
-    if source.http.is_none() && source.prometheus.is_none() {
-        errors.push(SpecError::new("spec.sessions.activeCalls", "set http, prometheus or both"));
-    }
-    if let Some(http) = &source.http
-        && checked(http.timeout, "spec.sessions.activeCalls.http.timeout", errors).is_zero()
-    {
-        errors.push(SpecError::new("spec.sessions.activeCalls.http.timeout", "is zero: no pod could answer in time; 2s is usual"));
-    }
+    errors.extend(resolve::session_problems(sessions, "spec.sessions"));
 }
 
 pub(super) fn check_traffic<'a>(spec: &'a VoiceRolloutSpec, errors: &mut Vec<SpecError>) -> Option<&'a IstioTraffic> {

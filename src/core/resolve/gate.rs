@@ -1,20 +1,23 @@
 //! One gate: what the schema cannot say.
 
+mod sessions;
 mod web;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::api::analysis::{Auth, Counting, Gate, Header, Judge, PrometheusProvider, Threshold};
+use crate::api::analysis::{Counting, Gate, Judge, PrometheusProvider, Threshold};
 use crate::api::common::{Duration as Period, std_duration};
 use crate::api::compare::PrometheusServer;
 use crate::api::proof::Proof;
+use crate::api::provider::Access;
 use crate::core::SpecError;
 use crate::core::args::{self, ArgError, Place};
 use crate::core::condition::Condition;
 use crate::core::gates::calls::{Question, Selector};
 use crate::core::window;
 
+pub use sessions::{SESSION_ARGS, session_problems};
 pub use web::{absolute, is_in_answer};
 
 /// Shortest interval between measurements.
@@ -217,8 +220,7 @@ impl Check<'_> {
         self.url(&format!("{at}.prometheus.address"), &server.address);
         self.period(&format!("{at}.prometheus.scrapeInterval"), Some(server.scrape_interval), Some(MIN_INTERVAL));
         self.timeout(&format!("{at}.prometheus.timeout"), server.timeout);
-        self.headers(&server.headers, &format!("{at}.prometheus"));
-        self.auth(server.auth.as_ref(), &format!("{at}.prometheus"));
+        self.access(&server.access, &format!("{at}.prometheus"));
     }
 
     fn condition(&mut self, path: &str, condition: &str) {
@@ -254,8 +256,7 @@ impl Check<'_> {
         self.query(&format!("{path}.query"), &p.query);
         self.period(&format!("{path}.scrapeInterval"), Some(p.scrape_interval), None);
         self.timeout(&format!("{path}.timeout"), p.timeout);
-        self.headers(&p.headers, path);
-        self.auth(p.auth.as_ref(), path);
+        self.access(&p.access, path);
     }
 
     /// Outside strings an argument may be a duration, a number or part of a name; one of them has to make sense.
@@ -290,8 +291,11 @@ impl Check<'_> {
         }
     }
 
-    fn headers(&mut self, headers: &[Header], path: &str) {
-        for (i, header) in headers.iter().enumerate() {
+    fn access(&mut self, access: &Access, path: &str) {
+        if access.auth.as_ref().is_some_and(|a| a.bearer.is_some() == a.basic.is_some()) {
+            self.error(&format!("{path}.auth"), "auth has exactly one of bearer, basic");
+        }
+        for (i, header) in access.headers.iter().enumerate() {
             let at = format!("{path}.headers[{i}]");
             if http::HeaderName::from_bytes(header.name.as_bytes()).is_err() {
                 self.error(&format!("{at}.name"), format!("`{}` is not a header name", header.name.escape_debug()));
@@ -306,12 +310,6 @@ impl Check<'_> {
                 (None, Some(_)) => {}
                 _ => self.error(&at, "a header has exactly one of value, secretKeyRef"),
             }
-        }
-    }
-
-    fn auth(&mut self, auth: Option<&Auth>, path: &str) {
-        if auth.is_some_and(|a| a.bearer.is_some() == a.basic.is_some()) {
-            self.error(&format!("{path}.auth"), "auth has exactly one of bearer, basic");
         }
     }
 

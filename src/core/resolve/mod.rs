@@ -14,7 +14,7 @@ use crate::api::analysis::{Arg, Gate, Mode, ReleaseFact};
 use crate::api::rollout::{Analysis, TemplateRef};
 use crate::api::run::{RunArg, RunGate};
 
-pub use gate::{absolute, is_in_answer, json_path, proof_problems, validate_gate};
+pub use gate::{SESSION_ARGS, absolute, is_in_answer, json_path, proof_problems, session_problems, validate_gate};
 pub use share::{Claim, shares};
 
 /// Arguments that are always there.

@@ -93,9 +93,9 @@ impl<'a> Asked<'a> {
         let name = if wanted.backend == TraceBackend::Tempo { "tempo" } else { "jaeger" };
         let address = fill(&wanted.address, Place::Url, &request.args).map_err(|e| SourceError::new(format!("{name}: address: {e}")))?;
         let what = format!("{name} {}", origin(&address.text));
-        let mut headers = headers::build(&what, &wanted.headers, wanted.auth.as_ref(), &request.args, vault).await?;
+        let mut headers = headers::build(&what, &wanted.access.headers, wanted.access.auth.as_ref(), &request.args, vault).await?;
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        let (base, client) = http.client(&what, &address.text, wanted.tls.as_ref(), vault).await?;
+        let (base, client) = http.client(&what, &address.text, wanted.access.tls.as_ref(), vault).await?;
         if base.query().is_some() || base.fragment().is_some() {
             return Err(SourceError::new(format!("{what}: address: a base URL has no ? and no #")));
         }

@@ -313,6 +313,13 @@ fn settings_that_cannot_work_are_named() {
     assert!(blind.starts_with("spec.drain.onMaxDrain: Keep waits") && blind.contains("spec.sessions.activeCalls"), "{blind}");
     let hasty = errors(|s| s.sessions.as_mut().unwrap().interval = Duration::from_millis(10).into());
     assert!(hasty.starts_with("spec.sessions.interval"), "{hasty}");
+    let path = errors(|s| s.sessions.as_mut().unwrap().active_calls.http.as_mut().unwrap().json_path = "active jobs".into());
+    assert!(path.starts_with("spec.sessions.activeCalls.http.jsonPath: `active jobs` is not a JSONPath"), "{path}");
+    let query = errors(|s| {
+        let prometheus = serde_json::json!({"address": "prometheus:9090", "query": "sum by (pod) (up{job=\"{{args.nobody}}\"})"});
+        s.sessions.as_mut().unwrap().active_calls.prometheus = Some(serde_json::from_value(prometheus).unwrap());
+    });
+    assert!(query.contains("activeCalls.prometheus.address: ") && query.contains("activeCalls.prometheus.query: "), "{query}");
     let nothing = errors(|s| s.sessions.as_mut().unwrap().active_calls.http = None);
     assert!(nothing.starts_with("spec.sessions.activeCalls: set http"), "{nothing}");
 }

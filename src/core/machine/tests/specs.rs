@@ -36,15 +36,13 @@ pub fn gate(name: &str) -> Gate {
     let web = WebProvider {
         method: Default::default(),
         url: "https://evals.internal/run".into(),
-        headers: vec![],
+        access: Default::default(),
         body: None,
         json_path: "{$.passRate}".into(),
         values: Default::default(),
         result: None,
         suite: None,
         run: None,
-        auth: None,
-        tls: None,
         timeout: seconds(10),
     };
     let threshold = Threshold {

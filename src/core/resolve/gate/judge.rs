@@ -57,8 +57,7 @@ impl Check<'_> {
         let Some(traces) = &j.evidence.traces else { return };
         let at = format!("{path}.evidence.traces");
         self.url(&format!("{at}.address"), &traces.address);
-        self.headers(&traces.headers, &at);
-        self.auth(traces.auth.as_ref(), &at);
+        self.access(&traces.access, &at);
         self.timeout(&format!("{at}.timeout"), traces.timeout);
         self.period(&format!("{at}.window"), Some(traces.window), Some(Duration::from_secs(1)));
         self.period(&format!("{at}.slowerThan"), Some(traces.slower_than), Some(Duration::from_millis(1)));

@@ -106,10 +106,9 @@ impl Check<'_> {
             if let Some(body) = &w.body {
                 check.args(&format!("{path}.body"), &args::run_facts(body), Place::Json);
             }
-            check.headers(&w.headers, path);
+            check.access(&w.access, path);
         });
         self.timeout(&format!("{path}.timeout"), w.timeout);
-        self.auth(w.auth.as_ref(), path);
         if let Some(SuitePaths { name, version, seed, dataset }) = &w.suite {
             for (field, text) in [("name", name), ("version", version), ("seed", seed), ("dataset", dataset)] {
                 if let Some(text) = text {
@@ -178,7 +177,7 @@ impl Check<'_> {
         }
     }
 
-    fn json_path(&mut self, path: &str, text: &str) {
+    pub(super) fn json_path(&mut self, path: &str, text: &str) {
         if let Err(reason) = super::json_path(text) {
             self.error(path, reason);
         }
