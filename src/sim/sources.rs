@@ -14,11 +14,13 @@ use super::server::SimServer;
 use super::world::CallBook;
 use crate::api::analysis::{Gate, Paired, PrometheusProvider, Provider, WebProvider};
 use crate::api::common::{REVISION_LABEL, std_duration};
-use crate::api::run::{Suite, Tokens, Verdict};
+use crate::api::judge::Vote;
+use crate::api::run::{Suite, Tokens};
 use crate::core::args::{ArgValue, Place, fill, run_facts};
 use crate::core::condition;
 use crate::core::gates::calls::{Needs, PodSample, Question, Snapshot};
 use crate::core::gates::{Eval, Reading};
+use crate::core::judge::Judgement;
 use crate::operator::clock::Clock;
 use crate::sources::{Progress, Request, Source, SourceError, check_answer};
 
@@ -216,12 +218,13 @@ fn deliver(request: &Request, says: &Says) -> Result<Progress, SourceError> {
         },
         Says::Error(message) => Err(SourceError::new(message)),
         Says::Verdict(word, reason) if judged => {
-            let verdict = match word {
-                JudgeWord::Pass => Verdict::Pass,
-                JudgeWord::Fail => Verdict::Fail,
-                JudgeWord::Unsure => Verdict::Inconclusive,
+            let (vote, said) = match word {
+                JudgeWord::Pass => (Vote::Pass, "PASS"),
+                JudgeWord::Fail => (Vote::Fail, "FAIL"),
+                JudgeWord::Unsure => (Vote::Unsure, "UNSURE"),
             };
-            Ok(Progress::Judged { verdict, reason: reason.clone(), tokens: TOKENS })
+            let message = if request.explains.is_some() { reason.clone() } else { format!("judge says {said}: {reason}") };
+            Ok(Progress::Votes(Box::new(Judgement::of_one(vote, &message, TOKENS))))
         }
         Says::NoData(why) if !judged => Ok(Progress::NoData(why.clone())),
         Says::Value(value) if !judged => {

@@ -109,15 +109,6 @@ pub enum Progress {
     Counted(Snapshot),
     /// The provider answered that there is nothing: an empty vector, NaN. Inconclusive.
     NoData(String),
-    /// The judge's own verdict (never `Error`), one sentence, and what it cost.
-    Judged {
-        /// Verdict.
-        verdict: Verdict,
-        /// One sentence.
-        reason: String,
-        /// Tokens used.
-        tokens: Tokens,
-    },
     /// The judge's votes, the failed ones too.
     Votes(Box<Judgement>),
 }

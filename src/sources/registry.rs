@@ -129,7 +129,6 @@ fn seal(outcome: Result<Progress, SourceError>, vault: &Vault<'_>) -> Result<Pro
             Err(SourceError::new("the provider's answer holds a Secret's value; it is not shown and not used"))
         }
         Ok(Progress::NoData(why)) => Ok(Progress::NoData(known.scrub(&why))),
-        Ok(Progress::Judged { verdict, reason, tokens }) => Ok(Progress::Judged { verdict, reason: known.scrub(&reason), tokens }),
         Ok(Progress::Votes(judgement)) => {
             let mut judgement = judgement;
             judgement.message = known.scrub(&judgement.message);

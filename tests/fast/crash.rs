@@ -8,13 +8,13 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use tokio::sync::Notify;
 use voicerollout::api::VoiceAnalysisRun;
-use voicerollout::api::run::Verdict;
 use voicerollout::api::status::Phase;
 use voicerollout::sim::{Fault, Verb};
 
 use crate::cluster::script::{Script, good, judged};
 use crate::cluster::{Cluster, GATES, deployed_from};
 use serde_json::json;
+use voicerollout::api::judge::Vote;
 use voicerollout::sources::Progress;
 
 /// What a release ended as.
@@ -121,7 +121,7 @@ async fn an_abort_is_explained_once_and_charged_once_whenever_the_operator_is_ki
     let script = || {
         Script::new(|r| match &r.explains {
             // Even a judge that says PASS changes nothing any more.
-            Some(abort) => Ok(judged(Verdict::Pass, &format!("tool calls doubled before {} failed", abort.gate))),
+            Some(abort) => Ok(judged(Vote::Pass, &format!("tool calls doubled before {} failed", abort.gate))),
             None if r.gate.name == "p95-first-token" => Ok(Progress::Value(json!(950.0))),
             None => good(r),
         })

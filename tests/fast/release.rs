@@ -1,12 +1,12 @@
 //! Releases: promoted, aborted, held.
 
 use serde_json::json;
-use voicerollout::api::run::Verdict;
 use voicerollout::api::status::Phase;
 use voicerollout::sources::{Progress, SourceError};
 
 use crate::cluster::script::{Script, good, judged};
 use crate::cluster::{self, Cluster, deployed};
+use voicerollout::api::judge::Vote;
 
 #[tokio::test(start_paused = true)]
 async fn a_release_without_gates_reaches_every_caller() {
@@ -73,7 +73,7 @@ async fn a_slow_version_is_out_of_traffic_within_a_second_and_the_status_says_wh
 async fn a_judge_that_fails_the_canary_aborts_with_its_sentence() {
     let script = Script::good();
     let cluster = deployed(&script).await;
-    script.say(|r| if r.gate.name == "ai-judge" { Ok(judged(Verdict::Fail, "tool calls rose by 30 %")) } else { good(r) });
+    script.say(|r| if r.gate.name == "ai-judge" { Ok(judged(Vote::Fail, "tool calls rose by 30 %")) } else { good(r) });
     cluster.set_image("agent", "agent:v2").await;
     let done = cluster.wait_phase("agent", Phase::Degraded).await;
     assert!(done.message.contains("tool calls rose by 30 %"), "{}", done.message);
@@ -100,7 +100,7 @@ async fn no_data_and_an_unsure_judge_are_never_a_pass() {
     for gate in ["eval-pass-rate", "p95-first-token", "ai-judge"] {
         script.say(move |r| match (r.gate.name == gate, gate) {
             (false, _) => good(r),
-            (true, "ai-judge") => Ok(judged(Verdict::Inconclusive, "too little to go by")),
+            (true, "ai-judge") => Ok(judged(Vote::Unsure, "too little to go by")),
             (true, _) => Ok(Progress::NoData("the query found no series".into())),
         });
         cluster.set_image("agent", &format!("agent:{gate}")).await;

@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::world::{World, start, with};
 use super::*;
+use crate::api::run::Verdict;
 use crate::api::run::{Consequence, RunKind};
 use crate::core::window::add;
 

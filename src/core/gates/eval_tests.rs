@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::world::{World, threshold};
 use super::*;
+use crate::api::run::Verdict;
 use crate::api::run::{Consequence, RunKind, Suite};
 use crate::core::window::add;
 

@@ -7,7 +7,9 @@ use super::judged::{budgeted, spent, votes};
 use super::world::*;
 use super::*;
 use crate::api::judge::{Spent, Vote};
+use crate::api::run::Verdict;
 use crate::api::run::{Explains, RunKind};
+use crate::core::judge::Judgement;
 
 fn explaining(gate: serde_json::Value) -> World {
     let mut world = World::one(RunKind::Explanation, gate);
@@ -31,11 +33,7 @@ fn ended(world: &World, by: Timestamp) -> bool {
 #[test]
 fn whatever_a_judge_says_of_an_abort_is_no_verdict() {
     for says in [Verdict::Pass, Verdict::Fail, Verdict::Inconclusive] {
-        for outcome in [
-            Outcome::Judged { verdict: says, reason: "more tool calls".into(), tokens: tokens() },
-            votes(says, &[Vote::Unsure], tokens(), 0),
-            Outcome::Value(json!(1)),
-        ] {
+        for outcome in [votes(says, &[Vote::Unsure], tokens(), 0), Outcome::Value(json!(1))] {
             let mut world = explaining(judge(json!({ "votes": 3, "count": 5, "interval": "10s" })));
             world.answer(0, &outcome);
             let gate = world.gate();
@@ -46,7 +44,7 @@ fn whatever_a_judge_says_of_an_abort_is_no_verdict() {
         }
     }
     let mut world = explaining(judge(json!({})));
-    world.answer(0, &Outcome::Judged { verdict: Verdict::Pass, reason: "more tool calls".into(), tokens: tokens() });
+    world.answer(0, &Outcome::Votes(Box::new(Judgement::of_one(Vote::Pass, "more tool calls", tokens()))));
     assert_eq!(explanation(&world.status.gates), Ok("more tool calls".into()));
 }
 

@@ -5,6 +5,7 @@ use serde_json::json;
 use super::world::{World, judge, of, threshold};
 use super::*;
 use crate::api::judge::{JudgeRecord, Spent, Vote};
+use crate::api::run::Verdict;
 use crate::api::run::{Consequence, RunKind, Tokens};
 use crate::core::judge::Judgement;
 

@@ -20,7 +20,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::api::run::{GateStatus, InFlight, RunPhase, Tokens, Verdict, VoiceAnalysisRunSpec, VoiceAnalysisRunStatus};
+use crate::api::run::{GateStatus, InFlight, RunPhase, Tokens, VoiceAnalysisRunSpec, VoiceAnalysisRunStatus};
 use crate::core::judge::{Judgement, budget};
 use crate::core::window;
 use schedule::stamp;
@@ -54,15 +54,6 @@ pub enum Outcome {
     NoData(String),
     /// What an eval harness measured.
     Eval(Eval),
-    /// The judge's verdict.
-    Judged {
-        /// Verdict.
-        verdict: Verdict,
-        /// One sentence.
-        reason: String,
-        /// Tokens used.
-        tokens: Tokens,
-    },
     /// The judge's votes.
     Votes(Box<Judgement>),
     /// The provider failed.

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::world::{World, of, start, threshold, with};
 use super::*;
+use crate::api::run::Verdict;
 use crate::api::run::{RunGate, RunKind};
 use crate::core::window::add;
 

@@ -53,9 +53,6 @@ pub fn record(spec: &VoiceAnalysisRunSpec, gate: &Gate, state: &mut GateStatus, 
     };
     if spec.kind == RunKind::Explanation {
         explain::harmless(&mut decided.verdict, &mut decided.value);
-        if let Outcome::Judged { reason, .. } = outcome {
-            decided.message.clone_from(reason);
-        }
     }
     if let Some(why) = restarted {
         decided.message = format!("{} ({why})", decided.message);
@@ -99,17 +96,6 @@ fn decide(gate: &Gate, state: &mut GateStatus, outcome: &Outcome) -> Decided {
         Outcome::Eval(eval) => evaluate(gate, state, eval),
         Outcome::Counted(_) => plain(Verdict::Error, "the provider counted calls, which nobody had asked for".into()),
         Outcome::NoData(message) => plain(Verdict::Inconclusive, message.clone()),
-        Outcome::Judged { verdict, reason, tokens } => {
-            let said = match verdict {
-                Verdict::Pass => "PASS",
-                Verdict::Fail => "FAIL",
-                Verdict::Inconclusive => "UNSURE",
-                Verdict::Error => {
-                    return Decided { tokens: Some(*tokens), ..plain(Verdict::Error, format!("the judge gave no verdict: {reason}")) };
-                }
-            };
-            Decided { value: Some(said.into()), tokens: Some(*tokens), ..plain(*verdict, format!("judge says {said}: {reason}")) }
-        }
         Outcome::Votes(j) => {
             let said = match j.verdict {
                 Verdict::Pass => Some("PASS"),
@@ -197,7 +183,6 @@ fn bill(outcome: &Outcome) -> Bill {
     match outcome {
         Outcome::Votes(j) if j.record.cached || j.record.votes.is_empty() => Bill::Nothing,
         Outcome::Votes(j) => Bill::Asked { tokens: j.record.tokens, unknown: j.unknown },
-        Outcome::Judged { tokens, .. } => asked(*tokens),
         Outcome::Failed { tokens: Some(tokens), .. } if *tokens == Tokens::default() => Bill::Nothing,
         Outcome::Failed { tokens: Some(tokens), .. } => asked(*tokens),
         Outcome::NoData(_) => Bill::Nothing,

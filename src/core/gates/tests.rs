@@ -1,9 +1,12 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
+use super::judged::votes;
 use super::world::{World, judge, of, start, threshold, with};
 use super::*;
 use crate::api::analysis::Mode;
+use crate::api::judge::Vote;
+use crate::api::run::Verdict;
 use crate::api::run::{Consequence, RunKind};
 use crate::core::window::add;
 
@@ -220,12 +223,12 @@ fn modes_decide_what_counts() {
 #[test]
 fn judges_wait_for_values_and_give_verdicts() {
     let tokens = Tokens { input: 100, output: 5 };
-    let say = |verdict| Outcome::Judged { verdict, reason: "because".into(), tokens };
+    let say = |verdict| votes(verdict, &[Vote::Pass], tokens, 0);
     let mut world = World::new(RunKind::Step, vec![threshold(json!({})), judge(json!({ "count": 2, "interval": "10s" }))]);
     assert_eq!(world.plan().measure.iter().map(|w| w.gate).collect::<Vec<_>>(), [0]);
     assert_eq!(world.status.gates[1].message, "waits for the first values of p95");
     world.answer(0, &of('P')).answer(1, &say(Verdict::Pass)).answer(1, &say(Verdict::Inconclusive));
-    assert_eq!(world.status.gates[1].message, "judge says UNSURE: because (1 of 2 measurements)");
+    assert_eq!(world.status.gates[1].message, "judge: Inconclusive (1 of 2 measurements)");
     assert_eq!(world.status.phase, RunPhase::Running);
     world.answer(1, &say(Verdict::Pass));
     assert_eq!((world.status.phase, world.status.gates[1].tokens), (RunPhase::Pass, Some(Tokens { input: 300, output: 15 })));
@@ -332,7 +335,7 @@ fn stop_ends_the_run_without_a_pass() {
     world.answer(0, &of('P'));
     let key = world.plan().measure[0].key.clone();
     world.spec.stop = true;
-    let verdict = Outcome::Judged { verdict: Verdict::Pass, reason: String::new(), tokens: Tokens::default() };
+    let verdict = votes(Verdict::Pass, &[Vote::Pass], Tokens::default(), 0);
     let finished = [Finished { gate: 1, key: key.clone(), outcome: verdict }];
     let plan = advance(&world.spec, &world.status, &finished, world.now, &mut |_| true);
     assert_eq!((plan.status.phase, plan.measure.len(), plan.wake_at), (RunPhase::Stopped, 0, None));

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::api::analysis::Gate;
+use crate::api::run::Verdict;
 use crate::api::run::{Consequence, RunGate, RunKind};
 use crate::core::window::add;
 

@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::api::judge::JudgeRecord;
-use crate::api::run::{Measurement, Verdict};
+use crate::api::judge::{JudgeRecord, Vote};
+use crate::api::run::{Measurement, Tokens, Verdict};
 
 /// What came of asking for one verdict.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +34,12 @@ pub struct Judgement {
 }
 
 impl Judgement {
+    /// What one vote comes to; the message says it.
+    pub fn of_one(vote: Vote, message: &str, tokens: Tokens) -> Self {
+        let record = JudgeRecord { votes: vec![vote], tokens, ..JudgeRecord::default() };
+        Self { verdict: votes::verdict(1, &[vote]), message: message.into(), record, unknown: 0, retry_after: None }
+    }
+
     /// The earlier verdict of the same run on the same question and evidence, where there is one. It costs nothing.
     pub fn again(earlier: &[Measurement], prompt_hash: &str, evidence_hash: &str) -> Option<Self> {
         let same = |m: &&Measurement| {

@@ -181,8 +181,6 @@ impl Design {
 pub struct Evidence {
     design: Design,
     ticks: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    last: Option<i64>,
     edges: Vec<Edge>,
 }
 
@@ -200,8 +198,6 @@ struct Edge {
 struct Stored {
     design: Design,
     ticks: u64,
-    #[serde(default)]
-    last: Option<i64>,
     edges: Vec<Edge>,
 }
 
@@ -209,12 +205,12 @@ impl TryFrom<Stored> for Evidence {
     type Error = String;
 
     fn try_from(stored: Stored) -> Result<Self, String> {
-        let Stored { design, ticks, last, edges } = stored;
+        let Stored { design, ticks, edges } = stored;
         design.check().map_err(|e| e.to_string())?;
         if edges.len() != design.edges || edges.iter().any(|edge| edge.log_likelihood.len() != design.len()) {
             return Err("the evidence does not fit its own design: it was edited, or cut short".to_owned());
         }
-        Ok(Self { design, ticks, last, edges })
+        Ok(Self { design, ticks, edges })
     }
 }
 
@@ -245,7 +241,7 @@ impl Evidence {
     pub fn new(design: Design) -> Result<Self, DesignError> {
         design.check()?;
         let edge = Edge { totals: Tick::default(), log_likelihood: vec![0.0; design.len()] };
-        Ok(Self { edges: vec![edge; design.edges], ticks: 0, last: None, design })
+        Ok(Self { edges: vec![edge; design.edges], ticks: 0, design })
     }
 
     /// Evidence as it was kept elsewhere ([`Evidence::parts`]): for each edge its totals and log-likelihoods.
@@ -254,7 +250,7 @@ impl Evidence {
     /// Parts that do not fit the design.
     pub fn restore(design: Design, ticks: u64, parts: impl IntoIterator<Item = (Tick, Vec<f64>)>) -> Result<Self, String> {
         let edges = parts.into_iter().map(|(totals, log_likelihood)| Edge { totals, log_likelihood }).collect();
-        Stored { design, ticks, last: None, edges }.try_into()
+        Stored { design, ticks, edges }.try_into()
     }
 
     /// What has to be kept beside the design and the number of ticks: for each edge its totals and log-likelihoods.
@@ -270,25 +266,6 @@ impl Evidence {
     /// Whether it was collected for this design. If not, it must be started anew, and the user be told.
     pub fn matches(&self, design: &Design) -> bool {
         self.design == *design
-    }
-
-    /// Adds the tick of a point in time, such as seconds since 1970, unless it is no later than the last one; whether it
-    /// was added. Counting a tick twice would make evidence out of nothing.
-    ///
-    /// # Errors
-    /// As [`Evidence::add`].
-    pub fn add_once(&mut self, at: i64, tick: &[Tick]) -> Result<bool, TickError> {
-        if self.last.is_some_and(|last| at <= last) {
-            return Ok(false);
-        }
-        self.add(tick)?;
-        self.last = Some(at);
-        Ok(true)
-    }
-
-    /// When the last tick was that came with a time.
-    pub const fn last(&self) -> Option<i64> {
-        self.last
     }
 
     /// Adds a tick: one pair of counts an edge. The caller sees to it that no tick is added twice.

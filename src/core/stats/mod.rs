@@ -12,7 +12,6 @@
 
 pub mod absolute;
 pub mod baselines;
-pub mod betting;
 mod curve;
 pub mod evidence;
 pub mod fnch;

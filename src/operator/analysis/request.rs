@@ -115,7 +115,6 @@ pub fn outcome(answer: Result<Progress, SourceError>, args: &BTreeMap<String, Ar
         Ok(Progress::Value(value)) => Outcome::Value(redact_value(value, args)),
         Ok(Progress::Counted(seen)) => Outcome::Counted(seen),
         Ok(Progress::NoData(message)) => Outcome::NoData(clean(message)),
-        Ok(Progress::Judged { verdict, reason, tokens }) => Outcome::Judged { verdict, reason: clean(reason), tokens },
         Ok(Progress::Votes(mut judgement)) => {
             judgement.message = clean(judgement.message);
             Outcome::Votes(judgement)

@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::json;
-use voicerollout::api::run::{Tokens, Verdict};
+use voicerollout::api::judge::Vote;
+use voicerollout::api::run::Tokens;
+use voicerollout::core::judge::Judgement;
 use voicerollout::sources::{Progress, Request, Source, SourceError};
 
 /// Handle of a run that goes on for ever.
@@ -53,13 +55,13 @@ pub fn good(request: &Request) -> Answer {
     match request.gate.name.as_str() {
         "eval-pass-rate" => Ok(Progress::Value(json!(0.95))),
         "p95-first-token" => Ok(Progress::Value(json!(612.5))),
-        _ => Ok(judged(Verdict::Pass, "both versions behave alike")),
+        _ => Ok(judged(Vote::Pass, "both versions behave alike")),
     }
 }
 
 /// A judge's answer.
-pub fn judged(verdict: Verdict, reason: &str) -> Progress {
-    Progress::Judged { verdict, reason: reason.into(), tokens: Tokens { input: 1200, output: 40 } }
+pub fn judged(vote: Vote, reason: &str) -> Progress {
+    Progress::Votes(Box::new(Judgement::of_one(vote, reason, Tokens { input: 1200, output: 40 })))
 }
 
 impl Source for Script {

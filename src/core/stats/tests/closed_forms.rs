@@ -4,7 +4,6 @@ use proptest::prelude::*;
 
 use super::{cases, close};
 use crate::core::stats::absolute::{Absolute, BetaBinomial, best_rho, rate_interval};
-use crate::core::stats::betting::Scores;
 use crate::core::stats::evidence::{ABORT_BETS, Design, Evidence, PASS_BETS};
 use crate::core::stats::fnch::Tick;
 use crate::core::stats::plan::{self, Rates};
@@ -87,16 +86,6 @@ fn sample_ratios_as_in_ssrm() {
 }
 
 #[test]
-fn a_judge_without_a_preference_is_no_evidence() {
-    let scores = |lost, tied, won| Scores { lost, tied, won };
-    assert_eq!(scores(0, 40, 0).log_e_abort(0.5), 0.0);
-    assert!(scores(30, 5, 30).log_e_abort(0.5) < 0.0);
-    assert!(scores(30, 5, 8).log_e_abort(0.5) > 20f64.ln());
-    assert!(scores(3, 5, 30).log_e_abort(0.5) < 0.0);
-    assert!(scores(60, 20, 60).log_e_pass(0.65) > 20f64.ln() && scores(60, 20, 60).log_e_abort(0.65) < 0.0);
-}
-
-#[test]
 fn calls_to_a_verdict_as_in_the_planning_table() {
     for (stable, canary, share, low, high) in [
         (0.08, 0.12, 0.05, 333.0, 512.0),
@@ -175,11 +164,6 @@ fn the_means_of_all_evidence_are_one_at_the_null_and_less_within_it() {
             close(mean(n, share, |k| paired::log_e_abort(k, n - k, margin)), 1.0, 1e-10);
             close(mean(n, share, |k| paired::log_e_pass(k, n - k, margin)), 1.0, 1e-10);
             assert!(mean(n, share * 0.8, |k| paired::log_e_abort(k, n - k, margin)) < 1.0);
-        }
-        for p in [0.5, 0.6] {
-            let scores = |k| Scores { lost: k, tied: 0, won: n - k };
-            close(mean(n, p, |k| scores(k).log_e_abort(p)), 1.0, 1e-10);
-            close(mean(n, p, |k| scores(k).log_e_pass(p)), 1.0, 1e-10);
         }
         close(mean(n, 0.05, |k| srm::log_bayes_factor(&[k, n - k], &[0.05, 0.95], 100.0)), 1.0, 1e-9);
         let outside = |k| srm::log_evidence_outside(k, n - k, 0.05, (0.03, 0.07), 100.0);

@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use world::{Process, Scripted, a_run, claim, clock, gate, judge, phase, until, value};
 
-use crate::api::run::{Tokens, Verdict};
+use crate::api::judge::Vote;
+use crate::api::run::Tokens;
 use crate::core::gates::spec_hash;
+use crate::core::judge::Judgement;
 use crate::sources::{Progress, SourceError};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -21,7 +23,7 @@ async fn a_run_passes_and_is_left_alone_afterwards() {
     let source = Scripted::new(&api, |request, _| match request.gate.name.as_str() {
         "judge" => {
             assert_eq!((request.others.len(), request.others[0].value.as_deref()), (1, Some("1")));
-            let judged = Progress::Judged { verdict: Verdict::Pass, reason: "fine".into(), tokens: Tokens { input: 7, output: 1 } };
+            let judged = Progress::Votes(Box::new(Judgement::of_one(Vote::Pass, "fine", Tokens { input: 7, output: 1 })));
             (SECOND * 30, Ok(judged))
         }
         _ => (SECOND, value(1)),
@@ -289,7 +291,7 @@ async fn a_crash_while_the_judge_is_asked_costs_one_verdict() {
     for survive in 1..4 {
         let (api, clock) = (FakeApi::default(), clock());
         let source = Scripted::new(&api, |_, _| {
-            let judged = Progress::Judged { verdict: Verdict::Pass, reason: "fine".into(), tokens: Tokens { input: 1000, output: 100 } };
+            let judged = Progress::Votes(Box::new(Judgement::of_one(Vote::Pass, "fine", Tokens { input: 1000, output: 100 })));
             (SECOND * 20, Ok(judged))
         });
         api.put(a_run("run", &[budgeted()]));
@@ -315,7 +317,7 @@ async fn a_crash_while_the_judge_is_asked_costs_one_verdict() {
 async fn a_budget_is_for_all_runs_of_a_release() {
     let (api, clock) = (FakeApi::default(), clock());
     let source = Scripted::new(&api, |_, _| {
-        let judged = Progress::Judged { verdict: Verdict::Pass, reason: "fine".into(), tokens: Tokens { input: 10, output: 1 } };
+        let judged = Progress::Votes(Box::new(Judgement::of_one(Vote::Pass, "fine", Tokens { input: 10, output: 1 })));
         (SECOND, Ok(judged))
     });
     let budgeted = || {
