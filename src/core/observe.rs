@@ -93,6 +93,8 @@ pub struct ReplicaSetSeen {
     pub available: i32,
     /// The ReplicaSet controller has seen the newest `spec.replicas`.
     pub current: bool,
+    /// Pods that were asked to end, or are about to be, and are still there; where workers pull their jobs.
+    pub ending: i32,
 }
 
 /// A pod of the rollout.

@@ -37,7 +37,10 @@ pub fn gather(stores: &Stores, live: &LiveCalls, rollout: &VoiceRollout, now: Ti
     let namespace = rollout.namespace().unwrap_or_default();
     let istio = rollout.spec.traffic.istio.as_ref();
     let uid = rollout.uid().unwrap_or_default();
-    let replica_sets = stores.replica_sets_of(&namespace, &uid);
+    let mut replica_sets = stores.replica_sets_of(&namespace, &uid);
+    if rollout.spec.traffic.replicas.is_some() {
+        count_ending(stores, &namespace, &rollout.name_any(), &mut replica_sets);
+    }
     let arms = match istio {
         Some(istio) => arms(stores, rollout, &namespace, istio, &replica_sets),
         None => (unusable_arm("traffic"), unusable_arm("traffic")),
@@ -70,6 +73,17 @@ pub fn gather(stores: &Stores, live: &LiveCalls, rollout: &VoiceRollout, now: Ti
         templates: templates(stores, rollout, &namespace),
         rival,
         surroundings,
+    }
+}
+
+/// The ReplicaSet controller does not count pods that were asked to end; they may carry calls. Of a set that is to have
+/// none, every pod is one of them, whether or not its cache shows that yet.
+fn count_ending(stores: &Stores, namespace: &str, rollout: &str, sets: &mut [ReplicaSetSeen]) {
+    let pods = stores.pods_of(namespace, rollout);
+    for set in sets {
+        let of = pods.iter().filter(|(_, pod)| *pod.set == set.name && !pod.over);
+        let ending = of.filter(|(_, pod)| pod.facts.ending || set.wanted == 0).count();
+        set.ending = i32::try_from(ending).unwrap_or(i32::MAX);
     }
 }
 

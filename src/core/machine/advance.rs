@@ -21,7 +21,12 @@ impl Machine<'_> {
             self.advance_promotion();
             return;
         }
-        while self.in_steps() && self.advance_once() {}
+        while self.in_steps() && self.advance_once() {
+            // The next weight may need no other workers than there are.
+            if self.plan.by_workers {
+                self.note_workers();
+            }
+        }
     }
 
     fn advance_once(&mut self) -> bool {

@@ -34,7 +34,17 @@ fn what_decisions_rest_on_is_kept() {
         }))
         .unwrap(),
     );
-    let seen = ReplicaSetSeen { name: "a".into(), hash: "h".into(), number: 4, wanted: 3, exist: 3, ready: 2, available: 0, current: true };
+    let seen = ReplicaSetSeen {
+        name: "a".into(),
+        hash: "h".into(),
+        number: 4,
+        wanted: 3,
+        exist: 3,
+        ready: 2,
+        available: 0,
+        current: true,
+        ending: 0,
+    };
     assert_eq!((set.rollout.as_deref(), set.groups("n"), set.seen), (Some("r"), vec!["owner/n/owner".to_owned()], Some(seen)));
 
     let pod = PodKept::keep(&serde_json::from_value(json!({"metadata": meta()})).unwrap());

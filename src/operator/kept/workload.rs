@@ -55,6 +55,7 @@ fn replica_set_seen(set: &ReplicaSet) -> Option<ReplicaSetSeen> {
         ready: status.and_then(|s| s.ready_replicas).unwrap_or(0),
         available: status.and_then(|s| s.available_replicas).unwrap_or(0),
         current: status.and_then(|s| s.observed_generation) == set.meta().generation && set.meta().deletion_timestamp.is_none(),
+        ending: 0,
     })
 }
 
@@ -74,6 +75,8 @@ pub struct PodKept {
     pub ready: bool,
     /// None of its containers has ever run.
     pub never_ran: bool,
+    /// All of its containers have ended for good.
+    pub over: bool,
     /// How it lives and ends.
     pub facts: PodFacts,
     /// Its deletion cost; 0 without one.
@@ -105,6 +108,7 @@ impl PodKept {
             ip: status.and_then(|s| s.pod_ip.as_ref()).and_then(|ip| ip.parse().ok()),
             ready: phase == Some("Running") && condition("Ready"),
             never_ran: phase.is_none_or(|p| p == "Pending") && !containers().any(started),
+            over: matches!(phase, Some("Succeeded" | "Failed")),
             facts: PodFacts {
                 ending: pod.meta().deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")),
                 restarts: containers().map(|c| c.restart_count).sum(),

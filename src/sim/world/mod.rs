@@ -5,6 +5,7 @@
 mod callers;
 mod config;
 mod endpoints;
+mod jobs;
 mod kubelet;
 mod proxies;
 mod replica_set;
@@ -22,6 +23,7 @@ use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::api::common::GROUP;
 use crate::operator::clock::Clock;
 use crate::sources::calls::{CallCounter, CallsQuestion, Readings};
 
@@ -136,6 +138,7 @@ struct Kinds {
     slices: usize,
     virtual_services: usize,
     destination_rules: usize,
+    rollouts: usize,
 }
 
 impl Kinds {
@@ -149,6 +152,7 @@ impl Kinds {
             slices: id("discovery.k8s.io", "endpointslices"),
             virtual_services: id("networking.istio.io", "virtualservices"),
             destination_rules: id("networking.istio.io", "destinationrules"),
+            rollouts: id(GROUP, "voicerollouts"),
         }
     }
 }
@@ -210,7 +214,8 @@ impl Cluster {
 
     fn take_what_is_there(&mut self) {
         let kinds = self.kinds;
-        let followed = [kinds.pods, kinds.services, kinds.replica_sets, kinds.slices, kinds.virtual_services, kinds.destination_rules];
+        let followed =
+            [kinds.pods, kinds.services, kinds.replica_sets, kinds.slices, kinds.virtual_services, kinds.destination_rules, kinds.rollouts];
         let (version, there) = self.server.with_state(|state| {
             let objects = followed.iter().flat_map(|kind| state.store.list(*kind, None));
             let there: Vec<(Key, Arc<Value>)> = objects.map(|(k, o)| (k.clone(), Arc::clone(o))).collect();
@@ -245,6 +250,8 @@ impl Cluster {
             self.later(Task::ReplicaSet(change.key.clone()));
         } else if kind == self.kinds.services {
             self.later(Task::Slice(change.key.clone()));
+        } else if kind == self.kinds.rollouts {
+            self.jobs_see(change);
         } else if [self.kinds.slices, self.kinds.virtual_services, self.kinds.destination_rules].contains(&kind) {
             self.proxies_see(change);
             self.callers_see(change);
@@ -266,6 +273,8 @@ impl Cluster {
             Task::Gone { pod, uid } => self.end_pod(&pod, &uid),
             Task::Propagate => self.propagate(),
             Task::Call { route, index } => self.call(&route, index),
+            Task::Dispatch(rollout) => self.dispatch(&rollout),
+            Task::Drained { pod, uid } => self.drained(&pod, &uid),
             Task::HangUp(number) => self.hang_up(number),
         }
     }

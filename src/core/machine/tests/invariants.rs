@@ -32,6 +32,7 @@ pub fn check(w: &World, pass: &Pass) -> Check {
         pods_with_calls_stay,
         routes_are_let_go_without_canary_traffic,
         phases_are_true,
+        workers_follow_the_weight,
         enforced_findings_hold_raises,
         looks_ahead,
         says_it_again,
@@ -181,9 +182,28 @@ fn goes_on(pass: &Pass) -> bool {
     (&b.canary_revision, b.attempt, &b.steps_hash) == (&a.canary_revision, a.attempt, &a.steps_hash)
 }
 
+/// Where workers pull their jobs, roles may change in the pass in which the last step is done: why they did, as recorded.
+fn promoted_at_once(pass: &Pass) -> Option<&str> {
+    let (b, a) = (&pass.before, after(pass));
+    let at_once = pass.plan.by_workers && b.stable_revision.is_some() && b.stable_revision != a.stable_revision && b.promotion.is_none();
+    let said = a.decisions.iter().rev().find(|d| matches!(d.decision.as_str(), "Promoted" | "RolledBack"));
+    said.filter(|_| at_once).map(|d| d.reason.as_str())
+}
+
+/// Where workers pull their jobs, the version before goes as soon as roles have changed.
+fn promoted_at(pass: &Pass) -> Option<&String> {
+    let new = after(pass).stable_revision.as_ref();
+    new.filter(|new| pass.plan.by_workers && pass.before.stable_revision.as_ref() != Some(new))
+}
+
 /// I4, and the other steps.
 fn steps_pass_on_evidence(_: &World, pass: &Pass) -> Check {
     let (b, a) = (&pass.before, after(pass));
+    if promoted_at_once(pass).is_some_and(|why| why.ends_with("every step passed")) {
+        let from = if goes_on(pass) { b.current_step.unwrap_or(0) } else { 0 };
+        let mut steps = from..pass.plan.steps.len() as i32;
+        return steps.try_for_each(|index| step_passed(pass, index).map_err(|e| format!("step {index} passed: {e}")));
+    }
     let from = if goes_on(pass) { b.current_step.unwrap_or(0) } else { 0 };
     let all = |n: &&crate::api::status::Promotion| n.grounds == Grounds::StepsPassed && b.promotion.is_none();
     let to = if a.promotion.as_ref().filter(all).is_some() { pass.plan.steps.len() as i32 } else { a.current_step.unwrap_or(0) };
@@ -202,6 +222,11 @@ fn step_passed(pass: &Pass, index: i32) -> Check {
     let here = goes_on(pass) && pass.before.current_step == Some(index);
     let promoted = asked(pass, Verb::Promote) || (here && old.promoted);
     match &pass.plan.steps[index as usize] {
+        PlanStep::SetWeight(w) if pass.plan.by_workers => {
+            let canary = after(pass).canary_revision.clone().unwrap_or_default();
+            let have = pass.seen.replica_set(&canary).map_or(0, |s| s.available);
+            ensure(have >= fewest_workers(*w, pass.plan.replicas), || format!("{have} workers at {w} %"))
+        }
         PlanStep::SetWeight(w) => {
             ensure(pass.seen.routes.iter().all(|r| r.says(*w) || r.weights.is_err()), || format!("routes do not say {w}"))
         }
@@ -262,7 +287,13 @@ fn new_stable_has_grounds(_: &World, pass: &Pass) -> Check {
     }
     let new = a.stable_revision.clone().unwrap_or_default();
     let first = b.stable_revision.is_none();
-    let granted = b.promotion.as_ref().is_some_and(|p| p.revision == new) || first;
+    let at_once = promoted_at_once(pass).is_some_and(|why| {
+        let known = b.revisions.iter().find(|r| r.hash == new);
+        why.ends_with("every step passed")
+            || (why.ends_with("by a person") && asked(pass, Verb::PromoteFull))
+            || (why.ends_with("stable again") && pass.plan.rollback_window > 0 && known.is_some_and(|r| r.was_stable && !r.aborted))
+    });
+    let granted = b.promotion.as_ref().is_some_and(|p| p.revision == new) || first || at_once;
     let said = a.decisions.iter().any(|d| d.revision == new && matches!(d.decision.as_str(), "Promoted" | "RolledBack" | "FirstDeployed"));
     ensure(granted && said && b.abort.is_none(), || format!("I8: {new} became stable, promotion was {:?}", b.promotion))
 }
@@ -280,6 +311,64 @@ fn stable_moves_completely(_: &World, pass: &Pass) -> Check {
     ensure(exact && ready > 0, || format!("weights return to {arm:?}, {ready} new pods are ready"))
 }
 
+/// `n w / (100 - w)` canary workers to within a half: no more than these may take calls at a weight.
+fn most_workers(weight: i32, stable: i32) -> i32 {
+    let exact = f64::from(stable) * f64::from(weight) / f64::from((100 - weight).max(1));
+    if weight == 0 { 0 } else { ((exact + 0.5).floor() as i32).clamp(1, stable.max(1)).min(stable) }
+}
+
+fn fewest_workers(weight: i32, stable: i32) -> i32 {
+    let exact = f64::from(stable) * f64::from(weight) / f64::from((100 - weight).max(1));
+    if weight == 0 { 0 } else { ((exact - 0.5).ceil() as i32).clamp(1, stable.max(1)).min(stable) }
+}
+
+/// I2, I3, I8 where workers pull their jobs: a worker that runs takes calls, so what is asked of ReplicaSets is what is
+/// asked of weights.
+fn workers_follow_the_weight(_: &World, pass: &Pass) -> Check {
+    if !pass.plan.by_workers || pass.seen.deleting {
+        return Ok(());
+    }
+    let (b, s, n) = (&pass.before, after(pass), pass.plan.replicas);
+    let foreign = intents(pass).find(|i| matches!(i, Intent::SetWeights { .. } | Intent::PointArm { .. } | Intent::CreateBudget { .. }));
+    ensure(foreign.is_none(), || format!("no route, arm or budget is needed: {foreign:?}"))?;
+    let released = in_release(s);
+    let steps = released && s.promotion.is_none();
+    for intent in intents(pass) {
+        let (set, replicas) = match intent {
+            Intent::ScaleReplicaSet { name, replicas } => (pass.seen.replica_sets.iter().find(|r| &r.name == name).cloned(), *replicas),
+            Intent::CreateReplicaSet { hash, replicas, .. } => {
+                (Some(crate::core::observe::ReplicaSetSeen { hash: hash.clone(), ..Default::default() }), *replicas)
+            }
+            _ => continue,
+        };
+        let set = set.ok_or_else(|| format!("{intent:?} is about no set"))?;
+        if Some(&set.hash) == s.stable_revision.as_ref() || replicas <= set.wanted {
+            continue;
+        }
+        ensure(s.abort.is_none() && Some(&set.hash) == s.canary_revision.as_ref(), || format!("I3: {} to {replicas}", set.name))?;
+        let most = if steps { most_workers(allowed(pass), n) } else { n };
+        ensure(replicas <= most, || format!("I2: {} to {replicas} where the step allows {most}", set.name))?;
+        ensure(!blocked(pass), || format!("I2: {} to {replicas} while nothing may move", set.name))?;
+        let still = s.user_paused || pass.plan.paused || (pass.plan.enforce_preflight && !pass.plan.findings.is_empty());
+        ensure(!steps || !still, || format!("I2: {} to {replicas} while steps stand still", set.name))?;
+        let whole = s.stable_revision.as_ref().and_then(|h| pass.seen.replica_set(h)).is_some_and(|r| r.available >= n);
+        ensure(!steps || whole, || format!("I2: {} to {replicas} beside a stable that is not whole", set.name))?;
+    }
+    let newest = s.canary_revision.as_ref().filter(|_| s.abort.is_none());
+    for set in
+        pass.seen.replica_sets.iter().filter(|r| r.wanted > 0 && Some(&r.hash) != s.stable_revision.as_ref() && Some(&r.hash) != newest)
+    {
+        let told = intents(pass).any(|i| matches!(i, Intent::ScaleReplicaSet { name, replicas: 0 } if *name == set.name));
+        ensure(told, || format!("I3: {} goes on taking calls", set.name))?;
+    }
+    let new = s.stable_revision.as_ref().filter(|new| b.stable_revision.as_ref() != Some(new));
+    let have = new.and_then(|new| pass.seen.replica_set(new)).map_or(n, |r| r.available);
+    ensure(have >= n, || format!("{new:?} became stable with {have} of {n} workers"))?;
+    let others = pass.seen.replica_sets.iter().filter(|r| Some(&r.hash) != s.stable_revision.as_ref());
+    let busy = others.filter(|r| r.wanted > 0 || r.exist > 0).count();
+    ensure(busy == 0 || !matches!(s.phase, Phase::Healthy | Phase::Degraded), || format!("{:?} while others take calls", s.phase))
+}
+
 /// I5.
 fn stable_keeps_its_pods(_: &World, pass: &Pass) -> Check {
     for intent in intents(pass) {
@@ -289,7 +378,9 @@ fn stable_keeps_its_pods(_: &World, pass: &Pass) -> Check {
             _ => continue,
         };
         let hash = pass.seen.replica_sets.iter().find(|r| &r.name == name).map(|r| r.hash.clone());
-        let stable = [&pass.before.stable_revision, &after(pass).stable_revision].contains(&&hash);
+        // Once the status says that the promotion is complete, workers of the version before would go on taking calls.
+        let before = hash == pass.before.stable_revision && promoted_at(pass).is_none();
+        let stable = before || hash == after(pass).stable_revision;
         ensure(!stable || n >= pass.plan.replicas, || format!("I5: stable {name} to {n} of {}", pass.plan.replicas))?;
     }
     Ok(())
@@ -304,6 +395,10 @@ fn pods_with_calls_stay(w: &World, pass: &Pass) -> Check {
             _ => continue,
         };
         let Some(set) = pass.seen.replica_sets.iter().find(|r| &r.name == name) else { continue };
+        // A worker that is told to end goes on with its calls, for its grace period.
+        if pass.plan.by_workers && after(pass).stable_revision.as_ref() != Some(&set.hash) {
+            continue;
+        }
         if pass.plan.counted {
             counted_pods_stay(w, pass, set, n)?;
             continue;

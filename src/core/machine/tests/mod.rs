@@ -21,3 +21,4 @@ mod plans;
 mod preflight;
 mod properties;
 mod releases;
+mod workers;
