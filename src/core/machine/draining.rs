@@ -160,7 +160,8 @@ impl Machine<'_> {
 
     /// Live calls, for people; while nothing is released and nothing drains they are no news.
     pub(super) fn show_calls(&mut self) {
-        let busy = self.in_release() || self.s.revisions.iter().any(|r| r.role == Role::Draining || r.shrinking_since.is_some());
+        let released = self.in_release() && self.s.abort.is_none();
+        let busy = released || self.s.revisions.iter().any(|r| r.role == Role::Draining || r.shrinking_since.is_some());
         let show = self.plan.counted && busy && !self.seen.deleting;
         let seen = self.seen;
         let mut texts = Vec::new();

@@ -55,6 +55,8 @@ pub(super) struct Book {
     pub violations: Vec<Violation>,
     pub moves: Vec<Move>,
     pub active: HashMap<(String, String), usize>,
+    /// Pods that are gone, and answer nobody.
+    pub gone: HashSet<(String, String)>,
     /// Revision, and calls answered so far, of every pod that there is.
     pub by_pod: BTreeMap<(String, String), (String, u64)>,
 }
@@ -228,6 +230,7 @@ impl Cluster {
             }
             !cut
         });
+        book.gone.insert((pod.namespace.clone(), pod.name.clone()));
         book.active.remove(&(pod.namespace.clone(), pod.name.clone()));
         book.by_pod.remove(&(pod.namespace.clone(), pod.name.clone()));
     }

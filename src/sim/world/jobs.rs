@@ -56,7 +56,8 @@ impl Cluster {
         let Some(object) = self.object(pod).filter(|object| object.pointer("/metadata/deletionTimestamp").is_some()) else { return };
         let idle = !self.shared.book.lock().active.contains_key(&(pod.namespace.clone(), pod.name.clone()));
         if let Some(uid) = uid(&object).filter(|_| idle && self.pulls_jobs(pod, &object)) {
-            self.timers.once(Instant::now(), Task::Drained { pod: pod.clone(), uid: uid.to_owned() });
+            let wait = self.shared.config.lock().termination;
+            self.timers.once(Instant::now() + wait, Task::Drained { pod: pod.clone(), uid: uid.to_owned() });
         }
     }
 

@@ -61,8 +61,12 @@ impl CallBook {
 impl CallCounter for CallBook {
     fn count<'a>(&'a self, question: &'a CallsQuestion) -> BoxFuture<'a, Readings> {
         let book = self.0.book.lock();
-        let active = |pod: &str| book.active.get(&(question.namespace.clone(), pod.to_owned())).copied().unwrap_or(0);
-        let readings = question.pods.iter().map(|p| (p.name.clone(), Ok(active(&p.name) as u64))).collect();
+        let active = |pod: &str| {
+            let pod = (question.namespace.clone(), pod.to_owned());
+            // Somebody whose cache is behind asks it.
+            if book.gone.contains(&pod) { Err("no answer".to_owned()) } else { Ok(book.active.get(&pod).copied().unwrap_or(0) as u64) }
+        };
+        let readings = question.pods.iter().map(|p| (p.name.clone(), active(&p.name))).collect();
         Box::pin(std::future::ready(readings))
     }
 }
