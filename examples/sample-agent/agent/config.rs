@@ -40,6 +40,8 @@ pub struct Config {
     pub lame_duck: Duration,
     /// `AGENT_DRAIN_TIMEOUT_S`: how long open calls are waited for after SIGTERM.
     pub drain_timeout: Duration,
+    /// `AGENT_DISPATCHER`: address and port of a dispatcher whose jobs are pulled, beside the calls that come by HTTP.
+    pub dispatcher: Option<String>,
     /// `AGENT_IGNORE_DRAIN=1`: exit at SIGTERM at once, whoever is talking.
     pub ignore_drain: bool,
 }
@@ -77,6 +79,7 @@ impl Config {
             seed: vars.parse("AGENT_SEED", 1)?,
             lame_duck: Duration::from_millis(vars.parse("AGENT_LAME_DUCK_MS", 0)?),
             drain_timeout: Duration::from_secs(vars.parse("AGENT_DRAIN_TIMEOUT_S", 3600)?),
+            dispatcher: vars.text("AGENT_DISPATCHER"),
             ignore_drain: vars.flag("AGENT_IGNORE_DRAIN")?,
         })
     }
