@@ -78,6 +78,10 @@ impl Machine<'_> {
             self.waiting.frozen = true;
             return true;
         }
+        if let Some(nobody) = self.nobody_works() {
+            self.hold(nobody);
+            return true;
+        }
         if let Some(run) = self.forged_run() {
             self.hold(format!("VoiceAnalysisRun {run} is not what was asked for, somebody made or changed it: delete it"));
             self.waiting.frozen = true;

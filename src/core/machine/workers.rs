@@ -87,6 +87,12 @@ impl Machine<'_> {
         free && (!self.in_steps() || (!held && self.stable_is_whole()))
     }
 
+    /// Without workers there is nothing to share, and nothing that a gate could see.
+    pub(super) fn nobody_works(&self) -> Option<String> {
+        let shares = self.plan.by_workers && self.plan.replicas == 0 && self.plan.weight_at(self.step_index()) > 0;
+        shares.then(|| "spec.replicas to be more than 0: no worker takes calls, so none can be shared".into())
+    }
+
     /// Says what is missing before the step has its workers.
     pub(super) fn wait_for_workers(&mut self) {
         if self.s.step.weight_since.is_some() || self.s.canary_revision.is_none() || self.blocked().is_some() {

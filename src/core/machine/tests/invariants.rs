@@ -3,6 +3,7 @@
 use jiff::SignedDuration;
 
 use super::super::{Decision, decide};
+use super::workers_invariants::{fewest_workers, promoted_at, promoted_at_once, workers_follow_the_weight};
 use super::world::{Pass, World, short, stored};
 use crate::api::VoiceRolloutStatus;
 use crate::api::action::Verb;
@@ -13,7 +14,7 @@ use crate::core::intent::Intent;
 use crate::core::plan::PlanStep;
 use crate::core::route::Direction;
 
-type Check = Result<(), String>;
+pub(super) type Check = Result<(), String>;
 
 /// Everything that has to hold after every pass.
 pub fn check(w: &World, pass: &Pass) -> Check {
@@ -45,23 +46,23 @@ pub fn check(w: &World, pass: &Pass) -> Check {
     Ok(())
 }
 
-fn ensure(holds: bool, what: impl FnOnce() -> String) -> Check {
+pub(super) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Check {
     if holds { Ok(()) } else { Err(what()) }
 }
 
-fn intents(pass: &Pass) -> impl Iterator<Item = &Intent> {
+pub(super) fn intents(pass: &Pass) -> impl Iterator<Item = &Intent> {
     pass.decision.urgent.iter().chain(&pass.decision.intents)
 }
 
-fn after(pass: &Pass) -> &VoiceRolloutStatus {
+pub(super) fn after(pass: &Pass) -> &VoiceRolloutStatus {
     &pass.decision.status
 }
 
-fn in_release(s: &VoiceRolloutStatus) -> bool {
+pub(super) fn in_release(s: &VoiceRolloutStatus) -> bool {
     s.canary_revision.is_some() && s.stable_revision.is_some() && s.canary_revision != s.stable_revision
 }
 
-fn blocked(pass: &Pass) -> bool {
+pub(super) fn blocked(pass: &Pass) -> bool {
     pass.seen.rival.is_some() || !pass.plan.errors.is_empty()
 }
 
@@ -71,7 +72,7 @@ fn asked(pass: &Pass, verb: Verb) -> bool {
 }
 
 /// The most that the canary may get, from the spec's own words.
-fn allowed(pass: &Pass) -> i32 {
+pub(super) fn allowed(pass: &Pass) -> i32 {
     let s = after(pass);
     if pass.seen.deleting || s.abort.is_some() {
         return 0;
@@ -180,20 +181,6 @@ fn explained_after_the_revert_and_once(_: &World, pass: &Pass) -> Check {
 fn goes_on(pass: &Pass) -> bool {
     let (b, a) = (&pass.before, after(pass));
     (&b.canary_revision, b.attempt, &b.steps_hash) == (&a.canary_revision, a.attempt, &a.steps_hash)
-}
-
-/// Where workers pull their jobs, roles may change in the pass in which the last step is done: why they did, as recorded.
-fn promoted_at_once(pass: &Pass) -> Option<&str> {
-    let (b, a) = (&pass.before, after(pass));
-    let at_once = pass.plan.by_workers && b.stable_revision.is_some() && b.stable_revision != a.stable_revision && b.promotion.is_none();
-    let said = a.decisions.iter().rev().find(|d| matches!(d.decision.as_str(), "Promoted" | "RolledBack"));
-    said.filter(|_| at_once).map(|d| d.reason.as_str())
-}
-
-/// Where workers pull their jobs, the version before goes as soon as roles have changed.
-fn promoted_at(pass: &Pass) -> Option<&String> {
-    let new = after(pass).stable_revision.as_ref();
-    new.filter(|new| pass.plan.by_workers && pass.before.stable_revision.as_ref() != Some(new))
 }
 
 /// I4, and the other steps.
@@ -311,64 +298,6 @@ fn stable_moves_completely(_: &World, pass: &Pass) -> Check {
     ensure(exact && ready > 0, || format!("weights return to {arm:?}, {ready} new pods are ready"))
 }
 
-/// `n w / (100 - w)` canary workers to within a half: no more than these may take calls at a weight.
-fn most_workers(weight: i32, stable: i32) -> i32 {
-    let exact = f64::from(stable) * f64::from(weight) / f64::from((100 - weight).max(1));
-    if weight == 0 { 0 } else { ((exact + 0.5).floor() as i32).clamp(1, stable.max(1)).min(stable) }
-}
-
-fn fewest_workers(weight: i32, stable: i32) -> i32 {
-    let exact = f64::from(stable) * f64::from(weight) / f64::from((100 - weight).max(1));
-    if weight == 0 { 0 } else { ((exact - 0.5).ceil() as i32).clamp(1, stable.max(1)).min(stable) }
-}
-
-/// I2, I3, I8 where workers pull their jobs: a worker that runs takes calls, so what is asked of ReplicaSets is what is
-/// asked of weights.
-fn workers_follow_the_weight(_: &World, pass: &Pass) -> Check {
-    if !pass.plan.by_workers || pass.seen.deleting {
-        return Ok(());
-    }
-    let (b, s, n) = (&pass.before, after(pass), pass.plan.replicas);
-    let foreign = intents(pass).find(|i| matches!(i, Intent::SetWeights { .. } | Intent::PointArm { .. } | Intent::CreateBudget { .. }));
-    ensure(foreign.is_none(), || format!("no route, arm or budget is needed: {foreign:?}"))?;
-    let released = in_release(s);
-    let steps = released && s.promotion.is_none();
-    for intent in intents(pass) {
-        let (set, replicas) = match intent {
-            Intent::ScaleReplicaSet { name, replicas } => (pass.seen.replica_sets.iter().find(|r| &r.name == name).cloned(), *replicas),
-            Intent::CreateReplicaSet { hash, replicas, .. } => {
-                (Some(crate::core::observe::ReplicaSetSeen { hash: hash.clone(), ..Default::default() }), *replicas)
-            }
-            _ => continue,
-        };
-        let set = set.ok_or_else(|| format!("{intent:?} is about no set"))?;
-        if Some(&set.hash) == s.stable_revision.as_ref() || replicas <= set.wanted {
-            continue;
-        }
-        ensure(s.abort.is_none() && Some(&set.hash) == s.canary_revision.as_ref(), || format!("I3: {} to {replicas}", set.name))?;
-        let most = if steps { most_workers(allowed(pass), n) } else { n };
-        ensure(replicas <= most, || format!("I2: {} to {replicas} where the step allows {most}", set.name))?;
-        ensure(!blocked(pass), || format!("I2: {} to {replicas} while nothing may move", set.name))?;
-        let still = s.user_paused || pass.plan.paused || (pass.plan.enforce_preflight && !pass.plan.findings.is_empty());
-        ensure(!steps || !still, || format!("I2: {} to {replicas} while steps stand still", set.name))?;
-        let whole = s.stable_revision.as_ref().and_then(|h| pass.seen.replica_set(h)).is_some_and(|r| r.available >= n);
-        ensure(!steps || whole, || format!("I2: {} to {replicas} beside a stable that is not whole", set.name))?;
-    }
-    let newest = s.canary_revision.as_ref().filter(|_| s.abort.is_none());
-    for set in
-        pass.seen.replica_sets.iter().filter(|r| r.wanted > 0 && Some(&r.hash) != s.stable_revision.as_ref() && Some(&r.hash) != newest)
-    {
-        let told = intents(pass).any(|i| matches!(i, Intent::ScaleReplicaSet { name, replicas: 0 } if *name == set.name));
-        ensure(told, || format!("I3: {} goes on taking calls", set.name))?;
-    }
-    let new = s.stable_revision.as_ref().filter(|new| b.stable_revision.as_ref() != Some(new));
-    let have = new.and_then(|new| pass.seen.replica_set(new)).map_or(n, |r| r.available);
-    ensure(have >= n, || format!("{new:?} became stable with {have} of {n} workers"))?;
-    let others = pass.seen.replica_sets.iter().filter(|r| Some(&r.hash) != s.stable_revision.as_ref());
-    let busy = others.filter(|r| r.wanted > 0 || r.exist > 0).count();
-    ensure(busy == 0 || !matches!(s.phase, Phase::Healthy | Phase::Degraded), || format!("{:?} while others take calls", s.phase))
-}
-
 /// I5.
 fn stable_keeps_its_pods(_: &World, pass: &Pass) -> Check {
     for intent in intents(pass) {
@@ -424,7 +353,7 @@ fn counted_pods_stay(w: &World, pass: &Pass, set: &crate::core::observe::Replica
     if waited >= SignedDuration::try_from(pass.plan.max_drain).unwrap() - SignedDuration::from_secs(1) {
         return Ok(());
     }
-    let mut pods: Vec<_> = w.agents.iter().filter(|a| a.hash == set.hash).collect();
+    let mut pods: Vec<_> = w.agents.iter().filter(|a| a.hash == set.hash && a.ending.is_none()).collect();
     pods.sort_by_key(|a| (!a.ready, -a.cost));
     let lost = pods.iter().skip(usize::try_from(n).unwrap_or(0)).find(|a| a.calls > 0 || !a.readable);
     ensure(lost.is_none(), || format!("I6: {} to {n} would end {lost:?}", set.name))

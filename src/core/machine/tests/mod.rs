@@ -22,3 +22,4 @@ mod preflight;
 mod properties;
 mod releases;
 mod workers;
+mod workers_invariants;

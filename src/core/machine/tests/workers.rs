@@ -115,6 +115,18 @@ fn nothing_is_added_while_stable_is_not_whole() {
 }
 
 #[test]
+fn without_workers_a_release_waits_for_some() {
+    let mut w = World::deployed(VoiceRolloutSpec { replicas: 0, ..workers(vec![weight(50)]) });
+    w.apply_version(2);
+    w.settle();
+    assert_eq!((w.status.phase, wanted(&w, 2)), (Phase::Paused, 0), "{}", w.describe());
+    assert!(w.status.waiting_for.starts_with("spec.replicas to be more than 0"), "{}", w.status.waiting_for);
+    w.edit(|s| s.replicas = 3);
+    w.until("version 2 is stable", |w| w.status.stable_revision == Some(hash(2)));
+    assert_eq!((wanted(&w, 1), wanted(&w, 2)), (0, 3), "{}", w.describe());
+}
+
+#[test]
 fn a_pause_by_a_person_adds_no_workers() {
     let mut w = World::releasing(workers(vec![weight(5), pause(Some(60)), weight(50), pause(None)]));
     w.until("the first step", |w| w.status.weights.applied == 9);
