@@ -12,3 +12,7 @@ mod left;
 mod preflight;
 mod release;
 mod split;
+mod workers;
+
+#[path = "../real/binomial.rs"]
+mod binomial;
