@@ -97,11 +97,11 @@ pub struct VoiceRolloutSpec {
     #[serde(default = "default_live")]
     #[schemars(range(min = 2, max = 20))]
     pub max_live_revisions: i32,
-    /// The old revision is kept at least this long after a promotion.
+    /// The old revision is kept at least this long after a promotion. Not with `traffic.replicas`: its workers would take calls.
     #[serde(default = "default_delay")]
     #[schemars(schema_with = "duration_schema")]
     pub scale_down_delay: Duration,
-    /// The failed revision is kept at least this long after an abort.
+    /// The failed revision is kept at least this long after an abort. Not with `traffic.replicas`.
     #[serde(default = "default_delay")]
     #[schemars(schema_with = "duration_schema")]
     pub abort_scale_down_delay: Duration,

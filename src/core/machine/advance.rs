@@ -116,7 +116,8 @@ impl Machine<'_> {
         let need = self.plan.canary_pods_at(index, weight);
         let enough = weight == 0 || self.available(self.canary(), need);
         let observed = self.weight_stands(index);
-        if observed && !enough {
+        // Of workers that pull their jobs it is said where they are waited for.
+        if observed && !enough && !self.plan.by_workers {
             let have = self.seen.replica_set(self.canary()).map_or(0, |r| r.available);
             self.wait(format!("canary pods: {have} of {need} available"), true);
         }

@@ -60,7 +60,7 @@ impl Machine<'_> {
         }
         let need = self.canary_need();
         let canary = self.seen.replica_set(self.canary());
-        let sized = canary.is_some_and(|s| s.current && s.wanted == need && s.exist <= need && s.available >= need);
+        let sized = need > 0 && canary.is_some_and(|s| s.current && s.wanted == need && s.exist <= need && s.available >= need);
         let others = self.seen.replica_sets.iter().filter(|s| s.hash != self.canary());
         sized && self.stable_is_whole() && others.filter(|s| !self.is_stable(s)).all(idle)
     }
@@ -95,7 +95,7 @@ impl Machine<'_> {
 
     /// Says what is missing before the step has its workers.
     pub(super) fn wait_for_workers(&mut self) {
-        if self.s.step.weight_since.is_some() || self.s.canary_revision.is_none() || self.blocked().is_some() {
+        if self.s.canary_revision.is_none() || self.blocked().is_some() {
             return;
         }
         let (desired, need, canary) = (self.s.weights.desired, self.canary_need(), self.canary().to_string());
@@ -103,6 +103,9 @@ impl Machine<'_> {
             if !self.only_stable_works() {
                 self.wait("the workers of other versions to be told to end", false);
             }
+            return;
+        }
+        if self.s.step.weight_since.is_some() && self.available(&canary, need) {
             return;
         }
         let (have, wanted) = self.seen.replica_set(&canary).map_or((0, 0), |s| (s.available, s.wanted));
