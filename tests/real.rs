@@ -30,6 +30,8 @@ mod env;
 mod faults;
 #[path = "real/gates.rs"]
 mod gates;
+#[path = "real/gauges.rs"]
+mod gauges;
 #[path = "real/live.rs"]
 mod live;
 #[path = "real/long_evals.rs"]

@@ -1,6 +1,7 @@
 //! `make demo`: three releases of the sample agent on the real stack, installed from the chart, with real callers.
 //!
-//! Exit code 0 only if the good release is promoted and both bad ones are aborted by the right gate.
+//! Exit code 0 only if the good release is promoted, both bad ones are aborted by the right gate, and of the long calls that
+//! are open when a release ends every one goes on until its caller hangs up.
 
 #[allow(dead_code)]
 #[path = "../../tests/real/agent.rs"]
@@ -11,6 +12,7 @@ mod env;
 #[allow(dead_code)]
 #[path = "../../tests/real/gates.rs"]
 mod gates;
+mod held;
 #[path = "../../tests/stack/mod.rs"]
 mod stack;
 mod table;
@@ -20,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use agent::{Agent, Version};
 use env::World;
+use held::Held;
 use serde_json::json;
 use stack::{Result, Stack, Traffic};
 use table::Table;
@@ -46,6 +49,12 @@ fn shows() -> [Show; 3] {
         Show { title: "v3, slow to its first token", version: Version::slow("v3"), stopped_by: Some("p95-first-token") },
         Show { title: "v4, which fails half of its evals", version: Version::failing_evals("v4"), stopped_by: Some("eval-pass-rate") },
     ]
+    .map(|show| Show { version: hasty(show.version), ..show })
+}
+
+/// It ends at SIGTERM at once, whoever is talking: that no call is cut is not the agent's doing.
+fn hasty(version: Version) -> Version {
+    version.with("AGENT_IGNORE_DRAIN", "1")
 }
 
 fn main() -> ExitCode {
@@ -68,7 +77,10 @@ async fn demo() -> Result<bool> {
     if let Some(steps) = steps.as_array_mut() {
         steps.push(json!({"setWeight": 100}));
     }
-    let first = agent.start(steps).await?;
+    agent.manifest["spec"]["sessions"] =
+        json!({"activeCalls": {"http": {"port": 8080, "path": "/worker", "jsonPath": "{$.active_jobs}"}}, "interval": "1s"});
+    agent.manifest["spec"]["drain"] = json!({"maxDrain": "10m", "zeroFor": "2s"});
+    let first = agent.start_as(&hasty(Version::good("v1")), steps).await?;
     println!("v1 is deployed: {}; {CALLS} calls a second go through Envoy from now on", first.message);
     let traffic = agent.calls(CALLS);
     let mut right = true;
@@ -77,7 +89,14 @@ async fn demo() -> Result<bool> {
     }
     let answers = traffic.so_far();
     println!("\ncalls that failed since the last row: {}", answers.failed.values().sum::<u64>());
-    println!("{}", if right { "all three releases ended as they should" } else { "NOT all releases ended as they should" });
+    println!(
+        "{}",
+        if right {
+            "all three releases ended as they should, and no call was cut"
+        } else {
+            "NOT all releases or calls ended as they should"
+        }
+    );
     if std::env::var_os("KEEP").is_some_and(|keep| !keep.is_empty()) {
         keep(stack, &agent).await?;
     }
@@ -91,15 +110,17 @@ async fn play(agent: &mut Agent, show: &Show, traffic: &Traffic) -> Result<bool>
     traffic.take();
     let revision = agent.release(&show.version).await?;
     let mut table = Table::new(start, &revision);
+    let mut held = Held::new(agent, &revision).await?;
     let mut ticks = tokio::time::interval(LOOK);
     loop {
         ticks.tick().await;
         let status = agent.status().await?;
         table.row(&status, traffic);
+        held.open(agent, &status).await?;
         if is_over(&status, &revision) || start.elapsed() > PATIENCE {
             let right = is_right(&status, &revision, show.stopped_by);
             println!("  {} after {:.1?}: {}", if right { "as expected" } else { "UNEXPECTED" }, start.elapsed(), status.message);
-            return Ok(right);
+            return Ok(right & held.outlast(agent).await?);
         }
     }
 }

@@ -19,6 +19,10 @@ pub const REVISION_NUMBER_ANNOTATION: &str = "voicerollout.dev/revision-number";
 pub const COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// Pod annotation: what a pod that gets no new calls is marked as.
 pub const MARK_ANNOTATION: &str = "voicerollout.dev/drain";
+/// Pod label, and key of selectors beside [`REVISION_LABEL`]: `"true"` while the pod gets new calls.
+pub const SERVING_LABEL: &str = "voicerollout.dev/serving";
+/// Pod annotation: since when a pod gets no new calls although its revision does.
+pub const OUT_ANNOTATION: &str = "voicerollout.dev/out-of-traffic-since";
 /// Pod annotations that keep node autoscalers from evicting a pod, with the value that does.
 pub const KEEP_ANNOTATIONS: [(&str, &str); 2] =
     [("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"), ("karpenter.sh/do-not-disrupt", "true")];

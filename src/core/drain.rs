@@ -4,13 +4,20 @@
 //! then by deletion cost, then by age (`controller.kubernetes.io/pod-deletion-cost`, Kubernetes 1.22 and later). A pod
 //! that talks and is not ready would therefore go before an idle one that is. So the number is lowered only while all
 //! pods run and are ready, and the costs have been read back; otherwise all stay until all are idle.
+//!
+//! A revision that goes on getting calls gets smaller the same way: as many pods as are too many are taken out of traffic
+//! first, those with the fewest calls, and only they may go.
 
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::sessions::OnMaxDrain;
+use crate::core::intent::Intent;
 use crate::core::observe::{Mark, PodSeen, ReplicaSetSeen};
+
+#[cfg(test)]
+mod tests;
 
 /// Deletion cost of a pod with this mark. That of an idle one is also that of a pod without the annotation.
 ///
@@ -18,10 +25,20 @@ use crate::core::observe::{Mark, PodSeen, ReplicaSetSeen};
 /// `drain.zeroFor`, so that what it was marked as then sets it apart from those that talk.
 pub fn cost(mark: Mark) -> i64 {
     match mark {
+        Mark::Kept => 2000,
         Mark::Busy => 1000,
         Mark::Quiet => 500,
         Mark::Idle => 0,
     }
+}
+
+/// Which pods get no new calls. Idleness counts from when none could come.
+#[derive(Clone, Copy, Debug)]
+pub enum Quiet {
+    /// All of them, since then: their revision is out of traffic.
+    All(Timestamp),
+    /// Those that were taken out of traffic, each this long after.
+    Out(Duration),
 }
 
 /// A ReplicaSet that has more pods than it should.
@@ -35,8 +52,8 @@ pub struct Shrink<'a> {
     pub pods: &'a [&'a PodSeen],
     /// Pods that it should have.
     pub floor: i32,
-    /// No call has reached it since; idleness before it does not count.
-    pub quiet_since: Timestamp,
+    /// Which of them get no new calls.
+    pub quiet: Quiet,
     /// No pod goes before.
     pub earliest: Timestamp,
     /// `drain.maxDrain` has passed then.
@@ -54,37 +71,72 @@ pub struct Shrink<'a> {
 pub struct Shrunk {
     /// Pods that the ReplicaSet is to have.
     pub replicas: i32,
-    /// What each pod is, by name.
-    pub marks: Vec<(String, Mark)>,
+    /// What each pod is; none where enough of them go already.
+    pub marks: Vec<Marked>,
     /// The deadline has passed with pods that may carry calls.
     pub overdue: bool,
     /// When time alone changes the answer.
     pub wake_at: Option<Timestamp>,
 }
 
+/// What a pod is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// Its name.
+    pub name: String,
+    /// What to mark it as.
+    pub mark: Mark,
+    /// Whether to take it out of traffic although its revision is not.
+    pub out: bool,
+}
+
 impl Shrink<'_> {
     /// Decides.
     pub fn decide(&self) -> Shrunk {
-        let living = || self.pods.iter().filter(|p| !p.ending);
-        let (idle, busy): (Vec<&PodSeen>, Vec<&PodSeen>) = living().partition(|p| self.mark(p) == Mark::Idle);
+        if self.set.wanted <= self.floor {
+            // Its pods are on their way.
+            return Shrunk { replicas: self.set.wanted, marks: Vec::new(), overdue: false, wake_at: None };
+        }
+        let (leaving, kept) = self.parted();
+        let marks = leaving.iter().map(|p| self.marked(p, true)).chain(kept.iter().map(|p| self.marked(p, false)));
+        let (idle, busy): (Vec<&PodSeen>, Vec<&PodSeen>) = leaving.iter().partition(|p| self.mark(p) == Mark::Idle);
         let late = self.now >= self.deadline;
         let mut answer = Shrunk {
             replicas: self.set.wanted,
-            marks: living().map(|p| (p.name.clone(), self.mark(p))).collect(),
-            overdue: late && (!busy.is_empty() || !self.counted) && self.set.wanted > self.floor,
+            marks: marks.collect(),
+            overdue: late && (!busy.is_empty() || !self.counted),
             wake_at: None,
         };
-        if self.set.wanted <= self.floor {
-            return answer;
-        }
         let may_end = late && self.on_deadline == OnMaxDrain::Terminate;
-        if may_end && self.now >= self.earliest {
+        if may_end && self.now >= self.earliest && told_apart(&leaving, &kept) {
             answer.replicas = self.floor;
         } else if self.now >= self.earliest && self.counted {
-            answer.replicas = self.without_idle(&idle, &busy);
+            answer.replicas = self.without_idle(&idle, &busy, &kept);
         }
-        answer.wake_at = self.wake_at();
+        answer.wake_at = self.wake_at(&leaving);
         answer
+    }
+
+    /// Pods that are to go, and those that stay. Those that stay are ready where there are enough of them, and are not
+    /// changed for others without need.
+    fn parted(&self) -> (Vec<&PodSeen>, Vec<&PodSeen>) {
+        let mut living: Vec<&PodSeen> = self.pods.iter().copied().filter(|p| !p.ending).collect();
+        if matches!(self.quiet, Quiet::All(_)) {
+            return (living, Vec::new());
+        }
+        let calls = |p: &PodSeen| p.calls.unwrap_or(u64::MAX);
+        living.sort_by_key(|p| (p.ready, p.out.is_none(), calls(p), p.idle_since, p.name.clone()));
+        let surplus = usize::try_from(self.set.wanted.saturating_sub(self.floor)).unwrap_or(0);
+        let kept = living.split_off(surplus.min(living.len()));
+        (living, kept)
+    }
+
+    fn marked(&self, pod: &PodSeen, leaves: bool) -> Marked {
+        let out = match self.quiet {
+            Quiet::All(_) => pod.out.is_some(),
+            Quiet::Out(_) => leaves,
+        };
+        Marked { name: pod.name.clone(), mark: if leaves { self.mark(pod) } else { Mark::Kept }, out }
     }
 
     /// Idle is a pod when every reading of `zero_for` has found no call, since none could come any more.
@@ -98,33 +150,43 @@ impl Shrink<'_> {
     }
 
     fn idle_at(&self, pod: &PodSeen) -> Option<Timestamp> {
-        pod.idle_since.map(|since| later(since.max(self.quiet_since), self.zero_for))
+        let quiet_since = match self.quiet {
+            Quiet::All(at) => at,
+            Quiet::Out(spread) => later(pod.out?, spread),
+        };
+        pod.idle_since.map(|since| later(since.max(quiet_since), self.zero_for))
     }
 
-    fn without_idle(&self, idle: &[&PodSeen], busy: &[&PodSeen]) -> i32 {
+    fn without_idle(&self, idle: &[&PodSeen], busy: &[&PodSeen], kept: &[&PodSeen]) -> i32 {
         let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+        let all = count(idle.len() + busy.len() + kept.len());
         // Pods that the cache does not show yet may carry calls.
-        let all_seen = self.set.current && count(idle.len() + busy.len()) >= self.set.exist;
+        let all_seen = self.set.current && all >= self.set.exist;
         if !all_seen {
             return self.set.wanted;
         }
-        if busy.is_empty() && self.floor == 0 {
+        if busy.is_empty() && kept.is_empty() && self.floor == 0 {
             return 0;
         }
-        let settled = count(idle.len() + busy.len()) == self.set.wanted && idle.iter().chain(busy).all(|p| p.ready);
-        let dearest = idle.iter().map(|p| p.cost).max();
-        let cheapest = busy.iter().map(|p| p.cost).min();
-        let told_apart = match (dearest, cheapest) {
-            (Some(idle), Some(busy)) => idle < busy,
-            _ => true,
-        };
-        if settled && told_apart { count(busy.len()).max(self.floor) } else { self.set.wanted }
+        let stay: Vec<&PodSeen> = busy.iter().chain(kept).copied().collect();
+        let settled = all == self.set.wanted && idle.iter().chain(&stay).all(|p| p.ready);
+        if settled && told_apart(idle, &stay) { count(stay.len()).max(self.floor) } else { self.set.wanted }
     }
 
-    fn wake_at(&self) -> Option<Timestamp> {
-        let ripe = self.pods.iter().filter(|p| !p.ending).filter_map(|p| self.idle_at(p));
+    fn wake_at(&self, leaving: &[&PodSeen]) -> Option<Timestamp> {
+        let ripe = leaving.iter().filter_map(|p| self.idle_at(p));
         let times = ripe.chain([self.earliest, self.deadline]);
         times.filter(|t| *t > self.now).min()
+    }
+}
+
+/// By the costs that have been read back, `first` go before `then`.
+fn told_apart(first: &[&PodSeen], then: &[&PodSeen]) -> bool {
+    let dearest = first.iter().map(|p| p.cost).max();
+    let cheapest = then.iter().map(|p| p.cost).min();
+    match (dearest, cheapest) {
+        (Some(first), Some(then)) => first < then,
+        _ => true,
     }
 }
 
@@ -134,166 +196,23 @@ pub fn mark_word(mark: Mark) -> &'static str {
         Mark::Busy => "busy",
         Mark::Quiet => "quiet",
         Mark::Idle => "idle",
+        Mark::Kept => "kept",
     }
 }
 
 /// The mark that a pod carries. A word that is none was not written by us: it says nothing of calls.
 pub fn mark_of(word: &str) -> Mark {
-    [Mark::Quiet, Mark::Idle].into_iter().find(|mark| mark_word(*mark) == word).unwrap_or(Mark::Busy)
+    [Mark::Quiet, Mark::Idle, Mark::Kept].into_iter().find(|mark| mark_word(*mark) == word).unwrap_or(Mark::Busy)
 }
 
-/// The mark that a pod should carry, where it is another than it has; `None` takes it off.
-pub fn remark(pod: &PodSeen, wanted: Option<Mark>) -> Option<Option<Mark>> {
-    let cost_right = wanted.is_none_or(|mark| pod.cost == cost(mark));
-    (!pod.ending && (pod.mark != wanted || !cost_right)).then_some(wanted)
+/// What to write on a pod that should be marked so, and be in traffic or `out` of it; `None` where it says so already.
+pub fn remark(pod: &PodSeen, mark: Option<Mark>, out: bool) -> Option<Intent> {
+    let cost_right = mark.is_none_or(|mark| pod.cost == cost(mark));
+    let out_right = if out { pod.out.is_some_and(|at| at < Timestamp::MAX) } else { pod.out.is_none() };
+    let wrong = pod.mark != mark || !out_right || !cost_right;
+    (!pod.ending && wrong).then(|| Intent::MarkPod { name: pod.name.clone(), mark, out })
 }
 
 fn later(at: Timestamp, by: Duration) -> Timestamp {
     at.checked_add(SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX)).unwrap_or(Timestamp::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(secs: i64) -> Timestamp {
-        Timestamp::from_second(1_800_000_000 + secs).unwrap()
-    }
-
-    fn pod(name: &str, calls: Option<u64>, since: i64) -> PodSeen {
-        let idle_since = (calls == Some(0)).then(|| at(since));
-        let cost = cost(if calls == Some(0) { Mark::Idle } else { Mark::Busy });
-        PodSeen { name: name.into(), ready: true, calls, idle_since, cost, ..PodSeen::default() }
-    }
-
-    fn set(wanted: i32) -> ReplicaSetSeen {
-        ReplicaSetSeen {
-            name: "a".into(),
-            wanted,
-            exist: wanted,
-            ready: wanted,
-            available: wanted,
-            current: true,
-            ..ReplicaSetSeen::default()
-        }
-    }
-
-    struct Case {
-        pods: Vec<PodSeen>,
-        set: ReplicaSetSeen,
-        floor: i32,
-        on_deadline: OnMaxDrain,
-        counted: bool,
-    }
-
-    fn case(pods: Vec<PodSeen>) -> Case {
-        let set = set(pods.len() as i32);
-        Case { pods, set, floor: 0, on_deadline: OnMaxDrain::Terminate, counted: true }
-    }
-
-    impl Case {
-        fn at(&self, secs: i64) -> Shrunk {
-            let pods: Vec<&PodSeen> = self.pods.iter().collect();
-            Shrink {
-                now: at(secs),
-                set: &self.set,
-                pods: &pods,
-                floor: self.floor,
-                quiet_since: at(10),
-                earliest: at(30),
-                deadline: at(3600),
-                zero_for: Duration::from_secs(30),
-                counted: self.counted,
-                on_deadline: self.on_deadline,
-            }
-            .decide()
-        }
-    }
-
-    #[test]
-    fn idle_pods_go_one_by_one_and_those_that_talk_stay() {
-        let mut case = case(vec![pod("a", Some(2), 0), pod("b", Some(0), 0), pod("c", None, 0)]);
-        let early = case.at(39);
-        assert_eq!((early.replicas, early.wake_at), (3, Some(at(40))), "idleness counts from when no call could come");
-        let ripe = case.at(40);
-        let marks = |s: &Shrunk| s.marks.iter().map(|(_, mark)| *mark).collect::<Vec<_>>();
-        assert_eq!((marks(&early), marks(&ripe)), (vec![Mark::Busy, Mark::Quiet, Mark::Busy], vec![Mark::Busy, Mark::Idle, Mark::Busy]));
-        assert_eq!(ripe.replicas, 2);
-        assert!(!ripe.overdue);
-        case.pods[0] = pod("a", Some(0), 100);
-        case.pods.remove(1);
-        case.set = set(2);
-        assert_eq!((case.at(129).replicas, case.at(130).replicas), (2, 1), "the one that cannot be read stays");
-    }
-
-    #[test]
-    fn a_pod_that_is_not_ready_keeps_all_that_talk() {
-        let mut case = case(vec![pod("a", Some(2), 0), pod("b", Some(0), 0)]);
-        case.pods[0].ready = false;
-        assert_eq!(case.at(1000).replicas, 2, "it would go before the idle one, whatever its cost");
-        case.pods[0] = PodSeen { ready: false, ..pod("a", Some(0), 900) };
-        assert_eq!(case.at(1000).replicas, 0, "all are idle");
-    }
-
-    #[test]
-    fn costs_have_to_be_read_back_first() {
-        let mut case = case(vec![pod("a", Some(2), 0), pod("b", Some(0), 0)]);
-        case.pods[0].cost = 0;
-        assert_eq!(case.at(1000).replicas, 2);
-        case.pods[0].cost = cost(Mark::Busy);
-        case.pods[1].cost = cost(Mark::Busy);
-        assert_eq!(case.at(1000).replicas, 2, "somebody else wrote costs");
-    }
-
-    #[test]
-    fn nothing_is_concluded_from_a_cache_that_is_behind() {
-        let mut case = case(vec![pod("a", Some(0), 0)]);
-        case.set = ReplicaSetSeen { exist: 2, wanted: 2, ..set(2) };
-        assert_eq!(case.at(1000).replicas, 2, "a pod that is not seen may talk");
-        case.set = ReplicaSetSeen { current: false, ..set(1) };
-        assert_eq!(case.at(1000).replicas, 1);
-        case.set = set(1);
-        assert_eq!(case.at(1000).replicas, 0);
-    }
-
-    #[test]
-    fn pods_that_never_ran_carry_no_call() {
-        let mut case = case(vec![PodSeen { never_ran: true, ready: false, ..pod("a", None, 0) }]);
-        assert_eq!(case.at(31).replicas, 0);
-        case.pods.push(pod("b", None, 0));
-        case.set = set(2);
-        assert_eq!(case.at(31).replicas, 2);
-    }
-
-    #[test]
-    fn at_the_deadline_they_end_or_stay_as_the_spec_says() {
-        let mut case = case(vec![pod("a", Some(2), 0), pod("b", None, 0)]);
-        assert_eq!((case.at(3599).replicas, case.at(3599).overdue), (2, false));
-        assert_eq!((case.at(3600).replicas, case.at(3600).overdue), (0, true));
-        case.on_deadline = OnMaxDrain::Keep;
-        assert_eq!((case.at(9999).replicas, case.at(9999).overdue), (2, true));
-        case.pods = vec![pod("a", Some(0), 9000), pod("b", Some(0), 9000)];
-        assert_eq!((case.at(9999).replicas, case.at(9999).overdue), (0, false));
-    }
-
-    #[test]
-    fn without_a_count_all_stay_until_the_deadline() {
-        let mut case = case(vec![pod("a", Some(0), 0)]);
-        case.counted = false;
-        assert_eq!((case.at(3599).replicas, case.at(3599).wake_at), (1, Some(at(3600))));
-        assert_eq!(case.at(3600).replicas, 0);
-    }
-
-    #[test]
-    fn a_set_that_only_gets_smaller_keeps_its_floor() {
-        let mut case = case(vec![pod("a", Some(2), 0), pod("b", Some(0), 0), pod("c", Some(0), 0), pod("d", Some(0), 0)]);
-        case.floor = 2;
-        assert_eq!(case.at(1000).replicas, 2);
-        case.pods[1] = pod("b", Some(1), 0);
-        case.pods[2] = pod("c", Some(1), 0);
-        assert_eq!(case.at(1000).replicas, 3, "all that talk stay");
-        case.set = set(2);
-        case.pods.truncate(2);
-        assert_eq!((case.at(1000).replicas, case.at(1000).wake_at), (2, None), "small enough");
-    }
 }

@@ -49,12 +49,14 @@ pub enum Intent {
         /// Name of the ReplicaSet.
         name: String,
     },
-    /// Mark a pod of a revision that gets no new calls, or take the mark off.
+    /// Mark a pod of a revision that drains or gets smaller, or take the mark off; take it out of traffic, or put it back.
     MarkPod {
         /// Its name.
         name: String,
         /// The mark; `None`: none.
         mark: Option<Mark>,
+        /// It is out of traffic; otherwise it gets new calls when its revision does.
+        out: bool,
     },
     /// Keep the pods of a revision from being evicted.
     CreateBudget {
@@ -74,6 +76,8 @@ pub enum Intent {
         arm: Arm,
         /// Hash of the revision.
         hash: String,
+        /// Leave out pods that were taken out of traffic: the revision's pods have the label for it.
+        labelled: bool,
     },
     /// Start an analysis run.
     CreateRun {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 /// Failures in a row after which people are told.
 const TOLD_AFTER: u32 = 3;
+/// A pod that is read for so long after it was asked to end does not end at SIGTERM at once.
+const WENT_ON: SignedDuration = SignedDuration::from_secs(2);
 /// Restarts with calls that a pod remembers.
 const MAX_LOST: usize = 20;
 
@@ -32,7 +34,9 @@ pub struct Ledger {
     read_at: Timestamp,
     zero_since: Option<Timestamp>,
     facts: PodFacts,
-    read_while_ending: bool,
+    /// The first reading after it was asked to end, and whether one followed [`WENT_ON`] later.
+    ending_read_at: Option<Timestamp>,
+    went_on: bool,
     /// Readings that have failed, one after the other.
     failures: u32,
     /// Calls that were live when a container restarted, by the number of that restart.
@@ -50,7 +54,8 @@ impl Ledger {
             read_at: Timestamp::MIN,
             zero_since: None,
             facts,
-            read_while_ending: false,
+            ending_read_at: None,
+            went_on: false,
             failures: 0,
             lost: BTreeMap::new(),
         }
@@ -68,7 +73,10 @@ impl Ledger {
                 self.problem = None;
                 self.failures = 0;
                 self.zero_since = (calls == 0).then(|| self.zero_since.filter(|_| !gap).unwrap_or(at));
-                self.read_while_ending |= self.facts.ending;
+                if self.facts.ending {
+                    let first = *self.ending_read_at.get_or_insert(at);
+                    self.went_on |= at.duration_since(first) >= WENT_ON;
+                }
             }
             Err(problem) => {
                 self.problem = Some(problem);
@@ -121,10 +129,12 @@ impl Ledger {
     }
 
     /// Calls that ended with the pod, now that it is gone: those of the last reading, unless it went on after it was
-    /// asked to end and then ended by itself without a failure, as an agent does that waits for its last call.
+    /// asked to end, had but one left, and then ended by itself without a failure, as an agent does that waits for its last
+    /// call. One that ends by itself with more than one, within a second of the reading, did not wait for them.
     pub fn cut_at_end(&self) -> u64 {
-        let waited = self.facts.ended_well && self.read_while_ending;
-        if waited { 0 } else { self.calls.unwrap_or(0) }
+        let calls = self.calls.unwrap_or(0);
+        let waited = self.facts.ended_well && self.went_on && calls <= 1;
+        if waited { 0 } else { calls }
     }
 }
 
@@ -178,7 +188,7 @@ mod tests {
             read(&mut l, 0, Ok(3));
             l.look(PodFacts { ending: true, ..PodFacts::default() });
             for (i, reading) in readings.iter().enumerate() {
-                read(&mut l, 1 + i as i64, reading.clone());
+                read(&mut l, 1 + 2 * i as i64, reading.clone());
             }
             l.look(after);
             l.cut_at_end()
@@ -187,6 +197,8 @@ mod tests {
         let killed = PodFacts { ended_well: false, ..well };
         assert_eq!(ends(&[], well), 3, "it ended at once, whatever its exit code");
         assert_eq!(ends(&[Ok(3), Ok(1)], well), 0, "it went on, and ended after its last call");
+        assert_eq!(ends(&[Ok(1)], well), 1, "it was read once more and ended at once");
+        assert_eq!(ends(&[Ok(3), Ok(3)], well), 3, "its own drain timeout was over");
         assert_eq!(ends(&[Ok(3), Ok(1)], killed), 1, "its grace period was over");
         assert_eq!(ends(&[Ok(0)], killed), 0);
         assert_eq!(ends(&[Err("refused".into())], killed), 3, "what it had before it could not be read");

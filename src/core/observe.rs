@@ -93,6 +93,17 @@ pub struct ReplicaSetSeen {
     pub available: i32,
     /// The ReplicaSet controller has seen the newest `spec.replicas`.
     pub current: bool,
+    /// Its pods carry the label that says whether they get new calls.
+    pub labelled: bool,
+    /// Pods Ready that were taken out of traffic.
+    pub out: i32,
+}
+
+impl ReplicaSetSeen {
+    /// Pods that are Ready and in traffic, once its revision is.
+    pub fn serving(&self) -> i32 {
+        (self.ready - self.out).max(0)
+    }
 }
 
 /// A pod of the rollout.
@@ -118,6 +129,8 @@ pub struct PodSeen {
     pub cost: i64,
     /// What we have written on it.
     pub mark: Option<Mark>,
+    /// Since when it is out of traffic although its revision is not; the far future where that was not written down.
+    pub out: Option<Timestamp>,
 }
 
 /// Why live calls are not known, by the first pod that says so.
@@ -125,7 +138,7 @@ pub fn unread(pods: &[PodSeen]) -> Option<String> {
     pods.iter().find_map(|p| p.unread.as_ref().map(|why| format!("pod {}: {why}", p.name)))
 }
 
-/// What a pod that drains is marked as.
+/// What a pod of a revision that drains or gets smaller is marked as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
     /// It may carry calls: it goes last, and nobody should evict it.
@@ -134,6 +147,8 @@ pub enum Mark {
     Quiet,
     /// It may go.
     Idle,
+    /// It goes on getting calls while others of its revision are to go: those go before it.
+    Kept,
 }
 
 /// Calls that were live when their pod ended or its container restarted.
@@ -169,6 +184,8 @@ pub struct ArmSeen {
     pub problem: Option<String>,
     /// Revision hash that it selects; `None` when it selects without one.
     pub selects: Option<String>,
+    /// It leaves out pods that were taken out of traffic.
+    pub labelled: bool,
     /// Ready endpoints by revision hash.
     pub ready: BTreeMap<String, i32>,
 }

@@ -103,10 +103,10 @@ impl Hands<'_> {
                 let what = format!("delete ReplicaSet {namespace}/{name}");
                 gone_is_fine(write(self.leadership, what, api.delete(name, &DeleteParams::background())).await)
             }
-            Intent::MarkPod { name, mark } => drain::mark_pod(self, name, *mark).await,
+            Intent::MarkPod { name, mark, out } => drain::mark_pod(self, name, *mark, *out).await,
             Intent::CreateBudget { name, hash } => drain::create_budget(self, name, hash).await,
             Intent::DeleteBudget { name } => drain::delete_budget(self, name).await,
-            Intent::PointArm { arm, hash } => self.point_arm(*arm, hash).await,
+            Intent::PointArm { arm, hash, labelled } => self.point_arm(*arm, hash, *labelled).await,
             Intent::CreateRun { name, spec } => self.create_run(name, spec).await,
             Intent::StopRun { name } => {
                 let api: Api<VoiceAnalysisRun> = Api::namespaced(self.client.clone(), &namespace);
@@ -216,7 +216,7 @@ impl Hands<'_> {
         }
     }
 
-    async fn point_arm(&self, arm: Arm, hash: &str) -> Result<(), ActError> {
+    async fn point_arm(&self, arm: Arm, hash: &str, labelled: bool) -> Result<(), ActError> {
         let namespace = self.namespace();
         let istio = self.istio()?;
         self.check_current().await?;
@@ -225,12 +225,12 @@ impl Hands<'_> {
             let object = self.stores.destination_rules.get(&namespace, &rule.name).map(|o| o.object());
             let object =
                 object.ok_or_else(|| ActError::Gone(format!("DestinationRule {namespace}/{} does not exist any more", rule.name)))?;
-            routes::set_subset_label(self.client, self.leadership, &object, subset, hash).await?;
+            routes::set_subset_label(self.client, self.leadership, &object, subset, hash, labelled).await?;
             return Ok(());
         }
         let service = if arm == Arm::Stable { &istio.stable_service } else { &istio.canary_service };
         let service = service.as_deref().unwrap_or_default();
-        routes::point_service(self.client, self.leadership, &namespace, service, hash).await?;
+        routes::point_service(self.client, self.leadership, &namespace, service, hash, labelled).await?;
         Ok(())
     }
 

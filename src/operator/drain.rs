@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -12,24 +13,31 @@ use serde_json::{Map, Value, json};
 
 use super::act::{ActError, Hands, gone_is_fine, params};
 use super::write::write;
-use crate::api::common::{COST_ANNOTATION, FIELD_MANAGER, KEEP_ANNOTATIONS, MARK_ANNOTATION, REVISION_LABEL, ROLLOUT_LABEL};
+use crate::api::common::{
+    COST_ANNOTATION, FIELD_MANAGER, KEEP_ANNOTATIONS, MARK_ANNOTATION, OUT_ANNOTATION, REVISION_LABEL, ROLLOUT_LABEL, SERVING_LABEL,
+};
 use crate::core::drain::{cost, mark_word};
 use crate::core::observe::Mark;
 
-/// Marks a pod, or takes the mark off: what the template says of the same annotations holds again.
+/// Marks a pod, or takes the mark off: what the template says of the same annotations holds again. Takes it out of
+/// traffic with `out`, and puts it back without.
 ///
 /// # Errors
 /// See [`ActError`]; a pod that is gone is fine.
-pub async fn mark_pod(hands: &Hands<'_>, name: &str, mark: Option<Mark>) -> Result<(), ActError> {
+pub async fn mark_pod(hands: &Hands<'_>, name: &str, mark: Option<Mark>, out: bool) -> Result<(), ActError> {
     let namespace = hands.namespace();
     let template = hands.rollout.spec.template.metadata.as_ref().and_then(|m| m.annotations.clone()).unwrap_or_default();
-    let patch = Patch::Merge(json!({"metadata": {"annotations": annotations(mark, &template)}}));
-    let what = format!("annotate Pod {namespace}/{name}");
+    let mut annotations = annotations(mark, &template);
+    let since = hands.stores.pods.get(&namespace, name).and_then(|p| p.out).filter(|at| out && *at < Timestamp::MAX);
+    annotations.insert(OUT_ANNOTATION.into(), json!(out.then(|| since.unwrap_or_else(|| hands.clock.now()))));
+    let serving = if out { "false" } else { "true" };
+    let patch = Patch::Merge(json!({"metadata": {"annotations": annotations, "labels": {SERVING_LABEL: serving}}}));
+    let what = format!("mark Pod {namespace}/{name}");
     let api: Api<Pod> = Api::namespaced(hands.client.clone(), &namespace);
     gone_is_fine(write(hands.leadership, what, api.patch_metadata(name, &params(), &patch)).await)
 }
 
-fn annotations(mark: Option<Mark>, template: &BTreeMap<String, String>) -> Value {
+fn annotations(mark: Option<Mark>, template: &BTreeMap<String, String>) -> Map<String, Value> {
     let own = |key: &str| template.get(key).map_or(Value::Null, |v| json!(v));
     let mut all = Map::new();
     let (word, price) = match mark {
@@ -41,7 +49,7 @@ fn annotations(mark: Option<Mark>, template: &BTreeMap<String, String>) -> Value
     for (key, value) in KEEP_ANNOTATIONS {
         all.insert(key.into(), if matches!(mark, Some(Mark::Busy | Mark::Quiet)) { json!(value) } else { own(key) });
     }
-    Value::Object(all)
+    all
 }
 
 /// Keeps the pods of a revision from being evicted.

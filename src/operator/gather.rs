@@ -12,7 +12,7 @@ use super::live::{self, LiveCalls};
 use super::stores::{Guarded, Stores};
 use super::{left, routes, surroundings};
 use crate::api::VoiceRollout;
-use crate::api::common::{FINALIZER, REVISION_LABEL};
+use crate::api::common::{FINALIZER, REVISION_LABEL, SERVING_LABEL};
 use crate::api::rollout::{DestinationRuleRef, IstioTraffic, TemplateRef, VirtualServiceRef};
 use crate::core::machine::Subject;
 use crate::core::observe::{ActionSeen, ArmSeen, Observations, ReplicaSetSeen, RouteSeen, RunSeen};
@@ -20,6 +20,9 @@ use crate::core::plan::as_json;
 use crate::core::resolve::TemplateContent;
 use crate::core::revision::revision_hash;
 use crate::core::route::{self, Own, Split, Wanted};
+
+/// Keys of selectors that we write; the template does not have them.
+const OURS: [&str; 2] = [REVISION_LABEL, SERVING_LABEL];
 
 /// Facts of the rollout's metadata.
 pub fn subject(rollout: &VoiceRollout) -> Subject {
@@ -32,12 +35,27 @@ pub fn subject(rollout: &VoiceRollout) -> Subject {
     }
 }
 
+/// ReplicaSets of the rollout, with what their pods say.
+fn replica_sets(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Vec<ReplicaSetSeen> {
+    let mut sets = stores.replica_sets_of(namespace, &rollout.uid().unwrap_or_default());
+    for (_, pod) in stores.pods_of(namespace, &rollout.name_any()) {
+        if pod.out.is_some()
+            && pod.ready
+            && !pod.facts.ending
+            && let Some(set) = sets.iter_mut().find(|s| *s.name == *pod.set)
+        {
+            set.out += 1;
+        }
+    }
+    sets
+}
+
 /// The world, as far as it concerns one rollout.
 pub fn gather(stores: &Stores, live: &LiveCalls, rollout: &VoiceRollout, now: Timestamp, actions_verified: bool) -> Observations {
     let namespace = rollout.namespace().unwrap_or_default();
     let istio = rollout.spec.traffic.istio.as_ref();
     let uid = rollout.uid().unwrap_or_default();
-    let replica_sets = stores.replica_sets_of(&namespace, &uid);
+    let replica_sets = replica_sets(stores, rollout, &namespace);
     let arms = match istio {
         Some(istio) => arms(stores, rollout, &namespace, istio, &replica_sets),
         None => (unusable_arm("traffic"), unusable_arm("traffic")),
@@ -74,7 +92,7 @@ pub fn gather(stores: &Stores, live: &LiveCalls, rollout: &VoiceRollout, now: Ti
 }
 
 fn unusable_arm(name: &str) -> ArmSeen {
-    ArmSeen { name: name.into(), problem: Some(format!("{name} is not set")), selects: None, ready: BTreeMap::new() }
+    ArmSeen { name: name.into(), problem: Some(format!("{name} is not set")), selects: None, labelled: false, ready: BTreeMap::new() }
 }
 
 fn arms(stores: &Stores, rollout: &VoiceRollout, namespace: &str, istio: &IstioTraffic, sets: &[ReplicaSetSeen]) -> (ArmSeen, ArmSeen) {
@@ -92,7 +110,8 @@ fn arms(stores: &Stores, rollout: &VoiceRollout, namespace: &str, istio: &IstioT
 /// A Service as an arm.
 pub fn service_arm(stores: &Stores, rollout: &VoiceRollout, namespace: &str, name: &str) -> ArmSeen {
     let title = format!("Service {name}");
-    let broken = |problem: String| ArmSeen { name: title.clone(), problem: Some(problem), selects: None, ready: BTreeMap::new() };
+    let broken =
+        |problem: String| ArmSeen { name: title.clone(), problem: Some(problem), selects: None, labelled: false, ready: BTreeMap::new() };
     let Some(service) = stores.services.get(namespace, name) else {
         return broken(format!("{title} does not exist in namespace {namespace}: create it, with a selector for the agent's pods"));
     };
@@ -101,14 +120,15 @@ pub fn service_arm(stores: &Stores, rollout: &VoiceRollout, namespace: &str, nam
         return broken(format!("{title} has no selector: give it one that matches the agent's pods"));
     }
     let labels = rollout.spec.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
-    if let Some((key, value)) = selector.iter().find(|(k, v)| k.as_str() != REVISION_LABEL && labels.get(*k) != Some(v)) {
+    if let Some((key, value)) = selector.iter().find(|(k, v)| !OURS.contains(&k.as_str()) && labels.get(*k) != Some(v)) {
         return broken(format!("{title} selects {key}={value}, which spec.template does not carry: it would select nothing"));
     }
     let mut ready = BTreeMap::new();
     for slice in stores.slices_of(namespace, name) {
         count_ready(stores, namespace, &slice, &mut ready);
     }
-    ArmSeen { name: title, problem: None, selects: selector.get(REVISION_LABEL).cloned(), ready }
+    let labelled = selector.contains_key(SERVING_LABEL);
+    ArmSeen { name: title, problem: None, selects: selector.get(REVISION_LABEL).cloned(), labelled, ready }
 }
 
 fn count_ready(stores: &Stores, namespace: &str, slice: &SliceKept, ready: &mut BTreeMap<String, i32>) {
@@ -122,7 +142,8 @@ fn count_ready(stores: &Stores, namespace: &str, slice: &SliceKept, ready: &mut 
 /// A subset as an arm.
 pub fn subset_arm(stores: &Stores, namespace: &str, rule: &DestinationRuleRef, subset: &str, sets: &[ReplicaSetSeen]) -> ArmSeen {
     let title = format!("subset {subset} of DestinationRule {}", rule.name);
-    let broken = |problem: String| ArmSeen { name: title.clone(), problem: Some(problem), selects: None, ready: BTreeMap::new() };
+    let broken =
+        |problem: String| ArmSeen { name: title.clone(), problem: Some(problem), selects: None, labelled: false, ready: BTreeMap::new() };
     let Some(object) = stores.destination_rules.get(namespace, &rule.name).map(|o| o.object()) else {
         return broken(format!(
             "DestinationRule {} does not exist in namespace {namespace}: create it with subsets {} and {}",
@@ -133,9 +154,11 @@ pub fn subset_arm(stores: &Stores, namespace: &str, rule: &DestinationRuleRef, s
     let Some(found) = subsets.and_then(|all| all.iter().find(|s| s["name"] == subset)) else {
         return broken(format!("{title} does not exist: add it to spec.subsets"));
     };
-    let selects = found.pointer("/labels").and_then(|l| l.get(REVISION_LABEL)).and_then(Value::as_str).map(String::from);
-    let ready = selects.iter().filter_map(|h| sets.iter().find(|s| &s.hash == h)).map(|s| (s.hash.clone(), s.ready)).collect();
-    ArmSeen { name: title, problem: None, selects, ready }
+    let label = |key: &str| found.pointer("/labels").and_then(|l| l.get(key)).and_then(Value::as_str).map(String::from);
+    let (selects, labelled) = (label(REVISION_LABEL), label(SERVING_LABEL).is_some());
+    let count = |s: &ReplicaSetSeen| if labelled { s.serving() } else { s.ready };
+    let ready = selects.iter().filter_map(|h| sets.iter().find(|s| &s.hash == h)).map(|s| (s.hash.clone(), count(s))).collect();
+    ArmSeen { name: title, problem: None, selects, labelled, ready }
 }
 
 /// How the two arms are told apart in the routes of this rollout.

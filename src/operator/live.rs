@@ -106,7 +106,7 @@ impl LiveCalls {
     }
 }
 
-/// Pods of a rollout, and calls that were cut, where its calls are counted.
+/// Pods of a rollout, and calls that were cut, where its calls are counted; pods with marks in any case.
 pub fn pods(
     stores: &Stores,
     live: &LiveCalls,
@@ -114,13 +114,15 @@ pub fn pods(
     sets: &[ReplicaSetSeen],
     now: Timestamp,
 ) -> (Vec<PodSeen>, Vec<CutSeen>) {
-    let Some(sessions) = &rollout.spec.sessions else { return (Vec::new(), Vec::new()) };
+    let sessions = rollout.spec.sessions.as_ref();
     let id = Id::new(&rollout.namespace().unwrap_or_default(), &rollout.name_any());
     let all = live.all.lock();
     let known = all.get(&id);
-    let since = oldest(sessions, now);
+    let since = sessions.map_or(now, |s| oldest(s, now));
     let there = stores.pods_of(&id.namespace, &id.name);
     let ours = there.iter().filter(|(_, pod)| sets.iter().any(|s| *s.name == *pod.set));
+    // Marks of a time when calls were counted are taken off.
+    let ours = ours.filter(|(_, pod)| sessions.is_some() || pod.mark.is_some() || pod.out.is_some());
     let seen = ours.map(|(pod_id, pod)| {
         let ledger = known.and_then(|p| p.ledgers.get(&*pod_id.name)).map(|t| &t.ledger).filter(|l| l.uid == *pod.uid);
         PodSeen {
@@ -134,6 +136,7 @@ pub fn pods(
             unread: ledger.and_then(|l| l.problem()).map(String::from),
             cost: pod.cost,
             mark: pod.mark,
+            out: pod.out,
         }
     });
     let seen = seen.collect();

@@ -74,8 +74,10 @@ fn subject(intent: &Intent) -> Option<(String, Option<String>)> {
     let (object, what) = match intent {
         Intent::CreateReplicaSet { hash, .. } => (format!("revision {hash}"), "create".to_string()),
         Intent::ScaleReplicaSet { name, replicas } => (format!("set {name}"), replicas.to_string()),
-        Intent::PointArm { arm, hash } => (if *arm == Arm::Stable { "stable arm" } else { "canary arm" }.to_string(), hash.clone()),
-        Intent::MarkPod { name, mark } => (format!("pod {name}"), format!("{mark:?}")),
+        Intent::PointArm { arm, hash, labelled } => {
+            (if *arm == Arm::Stable { "stable arm" } else { "canary arm" }.to_string(), format!("{hash} {labelled}"))
+        }
+        Intent::MarkPod { name, mark, out } => (format!("pod {name}"), format!("{mark:?} {out}")),
         Intent::CreateBudget { name, .. } => (format!("budget {name}"), "create".to_string()),
         Intent::DeleteBudget { name } => (format!("budget {name}"), "delete".to_string()),
         Intent::CreateRun { name, .. } => (format!("run {name}"), "create".to_string()),

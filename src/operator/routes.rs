@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::leadership::Leadership;
 use super::write::{WRITE_TIMEOUT, WriteError, write};
-use crate::api::common::{ALLOW_FROM_ANNOTATION, FIELD_MANAGER, REVISION_LABEL};
+use crate::api::common::{ALLOW_FROM_ANNOTATION, FIELD_MANAGER, REVISION_LABEL, SERVING_LABEL};
 use crate::core::route::{self, Direction, Own, RouteError, RouteWeights, Split};
 
 #[cfg(test)]
@@ -140,19 +140,27 @@ fn read(vs: &Value, managed: &Managed<'_>, direction: Direction) -> (Vec<RouteWe
     (routes, Some(error))
 }
 
-/// Points the Service `name` at the pods of revision `hash`. Only the revision key of its selector is written.
+/// Points the Service `name` at the pods of revision `hash`, and with `labelled` only at those that were not taken out of
+/// traffic. Only these two keys of its selector are written.
 ///
 /// # Errors
 /// See [`WriteError`].
-pub async fn point_service(client: &Client, leadership: &Leadership, namespace: &str, name: &str, hash: &str) -> Result<(), WriteError> {
+pub async fn point_service(
+    client: &Client,
+    leadership: &Leadership,
+    namespace: &str,
+    name: &str,
+    hash: &str,
+    labelled: bool,
+) -> Result<(), WriteError> {
     let api: Api<Service> = Api::namespaced(client.clone(), namespace);
-    let patch = Patch::Merge(json!({"spec": {"selector": {REVISION_LABEL: hash}}}));
+    let patch = Patch::Merge(json!({"spec": {"selector": {REVISION_LABEL: hash, SERVING_LABEL: serving(labelled)}}}));
     let what = format!("point Service {namespace}/{name} at revision {hash}");
     write(leadership, what, api.patch(name, &params(), &patch)).await.map(|_| ())
 }
 
-/// Points the subset `subset` of the DestinationRule `rule`, a copy from a cache, at the pods of revision `hash`. Only
-/// the revision key of the subset's labels is written.
+/// Points the subset `subset` of the DestinationRule `rule`, a copy from a cache, at the pods of revision `hash`, and with
+/// `labelled` only at those that were not taken out of traffic. Only these two keys of the subset's labels are written.
 ///
 /// # Errors
 /// See [`RouteWriteError`].
@@ -162,11 +170,17 @@ pub async fn set_subset_label(
     rule: &DynamicObject,
     subset: &str,
     hash: &str,
+    labelled: bool,
 ) -> Result<Written, RouteWriteError> {
     let value = to_value(rule);
-    let Some(patch) = route::subset_patch(&value, subset, REVISION_LABEL, hash)? else { return Ok(Written::Unchanged) };
+    let labels = [(REVISION_LABEL, Some(hash)), (SERVING_LABEL, serving(labelled))];
+    let Some(patch) = route::subset_patch(&value, subset, &labels)? else { return Ok(Written::Unchanged) };
     let what = format!("point subset {subset} of DestinationRule {} at revision {hash}", id(rule));
     send(&api(client, rule, &destination_rule()), leadership, what, rule, patch).await
+}
+
+fn serving(labelled: bool) -> Option<&'static str> {
+    labelled.then_some("true")
 }
 
 async fn send(

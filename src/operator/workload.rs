@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::{Resource, ResourceExt};
 
 use crate::api::VoiceRollout;
-use crate::api::common::{REVISION_LABEL, REVISION_NUMBER_ANNOTATION, ROLLOUT_LABEL};
+use crate::api::common::{REVISION_LABEL, REVISION_NUMBER_ANNOTATION, ROLLOUT_LABEL, SERVING_LABEL};
 
 /// Name of a revision's ReplicaSet.
 pub fn replica_set_name(rollout: &str, hash: &str) -> String {
@@ -21,14 +21,17 @@ pub fn build(rollout: &VoiceRollout, hash: &str, number: i64, replicas: i32) -> 
     let mut template = rollout.spec.template.clone();
     let meta = template.metadata.get_or_insert_default();
     let labels = meta.labels.get_or_insert_default();
-    labels.extend(own.clone());
+    labels.extend(own);
     let mut selector = rollout.spec.selector.match_labels.clone().unwrap_or_default();
     selector.insert(REVISION_LABEL.into(), hash.into());
+    // Not in the selector: a pod that is taken out of traffic stays the ReplicaSet's.
+    let set_labels = labels.clone();
+    labels.insert(SERVING_LABEL.into(), "true".into());
     ReplicaSet {
         metadata: ObjectMeta {
             name: Some(replica_set_name(&name, hash)),
             namespace: rollout.namespace(),
-            labels: Some(labels.clone()),
+            labels: Some(set_labels),
             annotations: Some(BTreeMap::from([(REVISION_NUMBER_ANNOTATION.to_string(), number.to_string())])),
             owner_references: rollout.controller_owner_ref(&()).map(|o| vec![o]),
             ..ObjectMeta::default()

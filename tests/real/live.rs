@@ -1,30 +1,38 @@
 //! Calls that are held open through everything that a release, and what happens around it, does to an agent. The agents of
 //! these tests end at SIGTERM at once, whoever is talking: no pod may be ended while it carries a call.
 
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::ListParams;
 use serde_json::{Value, json};
 use voicerollout::api::VoiceRolloutStatus;
 use voicerollout::api::status::{Phase, Role};
 
 use crate::agent::{Agent, PATIENCE, Version};
 use crate::people::command;
-use crate::stack::{Part, Result, Seen, WsCalls, wait_for};
+use crate::stack::{HttpCaller, Part, Result, Seen, WsCalls, wait_for};
 use crate::{gates, run, run_alone};
 
-fn hasty(tag: &'static str) -> Version {
+pub fn hasty(tag: &'static str) -> Version {
     Version::good(tag).with("AGENT_IGNORE_DRAIN", "1")
 }
 
 /// The agents' own gauge is read each second.
-fn sessions() -> Value {
+pub fn sessions() -> Value {
     json!({"activeCalls": {"http": {"port": 8080, "path": "/worker", "jsonPath": "{$.active_jobs}"}}, "interval": "1s"})
 }
 
-async fn start(agent: &mut Agent, steps: Value, drain: Value) -> Result<String> {
-    agent.manifest["spec"]["sessions"] = sessions();
+/// Deploys a version whose live calls are read, as the manifest says or else from the agents; its hash.
+pub async fn start(agent: &mut Agent, first: &Version, steps: Value, drain: Value) -> Result<String> {
+    if agent.manifest["spec"]["sessions"].is_null() {
+        agent.manifest["spec"]["sessions"] = sessions();
+    }
     agent.manifest["spec"]["drain"] = drain;
     agent.manifest["spec"]["maxLiveRevisions"] = json!(6);
     agent.manifest["spec"]["steps"] = steps;
-    agent.set_version(&hasty("v1"));
+    agent.set_version(first);
     agent.apply().await?;
     let first = agent.phase(Phase::Healthy).await?.stable_revision.unwrap_or_default();
     agent.all_calls_go_to(&first).await?;
@@ -35,11 +43,11 @@ fn live(status: &VoiceRolloutStatus) -> i64 {
     status.revisions.iter().filter_map(|r| r.live_calls).sum()
 }
 
-fn told_cut(status: &VoiceRolloutStatus) -> i64 {
+pub fn told_cut(status: &VoiceRolloutStatus) -> i64 {
     status.revisions.iter().map(|r| r.calls_cut).sum()
 }
 
-fn draining(status: &VoiceRolloutStatus) -> usize {
+pub fn draining(status: &VoiceRolloutStatus) -> usize {
     status.revisions.iter().filter(|r| r.role == Role::Draining).count()
 }
 
@@ -58,7 +66,7 @@ async fn some_on(agent: &Agent, calls: &mut WsCalls, revision: &str, count: usiz
 fn fifty_calls_outlive_promotion_abort_new_versions_smaller_sizes_and_restarts_of_everything() {
     run_alone("calls", async |mut agent| {
         let host = agent.ns.host();
-        start(&mut agent, gates::by_hand(&[50]), json!({"maxDrain": "1h", "zeroFor": "2s"})).await?;
+        start(&mut agent, &hasty("v1"), gates::by_hand(&[50]), json!({"maxDrain": "1h", "zeroFor": "2s"})).await?;
         let mut calls = WsCalls::open(&host, "/ws", 15).await?;
         // Promotion.
         let second = agent.release(&hasty("v2")).await?;
@@ -107,7 +115,7 @@ fn fifty_calls_outlive_promotion_abort_new_versions_smaller_sizes_and_restarts_o
 #[test]
 fn calls_that_outlive_max_drain_are_cut_and_counted_exactly() {
     run("overdue", async |mut agent| {
-        let first = start(&mut agent, json!([{"setWeight": 50}]), json!({"maxDrain": "4s", "zeroFor": "1s"})).await?;
+        let first = start(&mut agent, &hasty("v1"), json!([{"setWeight": 50}]), json!({"maxDrain": "4s", "zeroFor": "1s"})).await?;
         let mut calls = WsCalls::open(&agent.ns.host(), "/ws", 12).await?;
         let second = agent.release(&hasty("v2")).await?;
         agent.promoted(&second).await?;
@@ -133,20 +141,44 @@ fn calls_that_outlive_max_drain_are_cut_and_counted_exactly() {
 }
 
 #[test]
-fn a_gauge_that_nobody_serves_keeps_the_pods_and_says_what_to_do() {
-    run("gauge", async |mut agent| {
-        agent.manifest["spec"]["maxLiveRevisions"] = json!(6);
-        start(&mut agent, json!([{"setWeight": 50}]), json!({"maxDrain": "8s", "zeroFor": "1s"})).await?;
-        agent.manifest["spec"]["sessions"]["activeCalls"]["http"]["port"] = json!(9);
-        let second = agent.release(&hasty("v2")).await?;
-        let status = agent.promoted(&second).await?;
-        assert_eq!(draining(&status), 1, "{status:?}");
-        let told =
-            agent.wait("the gauge to be named", |s| s.conditions.iter().any(|c| c.type_ == "CallsReadable" && c.status == "False")).await?;
-        let condition = told.conditions.iter().find(|c| c.type_ == "CallsReadable").map(|c| c.message.clone()).unwrap_or_default();
-        assert!(condition.contains("port 9") && condition.contains("does a container listen on that port"), "{condition}");
-        let done = agent.wait("drain.maxDrain", |s| draining(s) == 0).await?;
-        assert!(done.decisions.iter().any(|d| d.decision == "DrainOverdue" && d.reason.contains("calls are not known")), "{done:?}");
+fn a_busy_stable_that_gets_smaller_takes_pods_out_of_traffic_before_they_end() {
+    run("smaller", async |mut agent| {
+        agent.manifest["spec"]["replicas"] = json!(3);
+        let first = start(&mut agent, &hasty("v1"), json!([{"setWeight": 50}]), json!({"maxDrain": "1h", "zeroFor": "2s"})).await?;
+        let host = agent.ns.host();
+        let old = WsCalls::open(&host, "/ws", 15).await?;
+        agent.manifest["spec"]["replicas"] = json!(1);
+        agent.apply().await?;
+        let out = |pod: &Pod| pod.labels().get("voicerollout.dev/serving").is_some_and(|v| v == "false");
+        wait_for("two pods to be out of traffic", PATIENCE, || async {
+            let pods = agent.ns.api::<Pod>().list(&ListParams::default()).await?.items;
+            let n = pods.iter().filter(|pod| out(pod)).count();
+            Ok(if n == 2 && pods.len() == 3 { Seen::Yes(()) } else { Seen::NotYet(format!("{n} of {}", pods.len())) })
+        })
+        .await?;
+        // Envoy follows within the time that the spec gives it; from then on new calls go to the pod that stays.
+        let spread = agent.caller();
+        wait_for("Envoy to know", PATIENCE, || async { Ok(only_one_pod(&spread).await) }).await?;
+        let new = WsCalls::open(&host, "/ws", 10).await?;
+        assert_eq!(old.report().cut, Vec::<String>::new());
+        let report = old.hang_up().await;
+        assert!(report.ended == 15 && report.cut.is_empty(), "{report:?}");
+        let done = agent.wait("two pods to go", |s| s.replicas == 1 && s.revisions.iter().all(|r| r.shrinking_since.is_none())).await?;
+        assert_eq!((told_cut(&done), new.report().open()), (0, 10), "{done:?}");
+        let report = new.hang_up().await;
+        assert!(report.ended == 10 && report.started == [(first, 10)].into(), "{report:?}");
         Ok(())
     });
+}
+
+/// Whether thirty calls are all answered by the same pod.
+async fn only_one_pod(caller: &HttpCaller) -> Seen<()> {
+    let mut pods = BTreeSet::new();
+    for _ in 0..30 {
+        match caller.answer().await {
+            Ok((_, said)) => drop(pods.insert(serde_json::from_str::<Value>(&said).unwrap_or_default()["pod"].to_string())),
+            Err(error) => return Seen::NotYet(error),
+        }
+    }
+    if pods.len() == 1 { Seen::Yes(()) } else { Seen::NotYet(format!("{pods:?}")) }
 }

@@ -67,14 +67,19 @@ impl HttpCaller {
 
     /// One call: the revision that answered, or what came instead.
     pub async fn call(&self) -> std::result::Result<String, String> {
+        self.answer().await.map(|(revision, _)| revision)
+    }
+
+    /// One call: the revision that answered and what it said, or what came instead.
+    pub async fn answer(&self) -> std::result::Result<(String, String), String> {
         let request = self.http.get(&self.url).header("host", &self.host);
         let request = self.headers.iter().fold(request, |request, (name, value)| request.header(name, value));
         let response = request.send().await;
         let response = response.map_err(|error| format!("{error:?}"))?;
         let status = response.status();
         let revision = response.headers().get(REVISION_HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        response.bytes().await.map_err(|error| format!("{error:?}"))?;
-        if status.is_success() { Ok(revision.unwrap_or_default()) } else { Err(status.to_string()) }
+        let said = response.text().await.map_err(|error| format!("{error:?}"))?;
+        if status.is_success() { Ok((revision.unwrap_or_default(), said)) } else { Err(status.to_string()) }
     }
 
     /// Exactly `count` calls, up to 16 at a time.

@@ -40,6 +40,10 @@ pub struct Config {
     pub lame_duck: Duration,
     /// `AGENT_DRAIN_TIMEOUT_S`: how long open calls are waited for after SIGTERM.
     pub drain_timeout: Duration,
+    /// `AGENT_WORKER_SAYS`: JSON that `/worker` gives as `active_jobs` in place of the truth.
+    pub worker_says: Option<serde_json::Value>,
+    /// `AGENT_WORKER_DELAY_MS`: `/worker` takes so long to answer.
+    pub worker_delay: Duration,
     /// `AGENT_IGNORE_DRAIN=1`: exit at SIGTERM at once, whoever is talking.
     pub ignore_drain: bool,
 }
@@ -77,6 +81,8 @@ impl Config {
             seed: vars.parse("AGENT_SEED", 1)?,
             lame_duck: Duration::from_millis(vars.parse("AGENT_LAME_DUCK_MS", 0)?),
             drain_timeout: Duration::from_secs(vars.parse("AGENT_DRAIN_TIMEOUT_S", 3600)?),
+            worker_says: vars.json("AGENT_WORKER_SAYS")?,
+            worker_delay: Duration::from_millis(vars.parse("AGENT_WORKER_DELAY_MS", 0)?),
             ignore_drain: vars.flag("AGENT_IGNORE_DRAIN")?,
         })
     }
@@ -98,6 +104,10 @@ impl Vars<'_> {
             None => Ok(default),
             Some(text) => text.trim().parse().map_err(|e| format!("{name}={text}: {e}")),
         }
+    }
+
+    fn json(&self, name: &str) -> Result<Option<serde_json::Value>, String> {
+        self.text(name).map(|text| serde_json::from_str(&text).map_err(|e| format!("{name}={text}: {e}"))).transpose()
     }
 
     fn number(&self, name: &str, default: f64, low: f64, high: f64) -> Result<f64, String> {

@@ -141,7 +141,9 @@ fn knows(case: u64, pass_rate: f64) -> bool {
 
 /// What a LiveKit worker says of itself, as far as a drain needs it.
 async fn worker(State(calls): State<Arc<Calls>>) -> Json<Value> {
-    Json(json!({"agent_name": "sample-agent", "active_jobs": calls.open()}))
+    tokio::time::sleep(calls.config.worker_delay).await;
+    let jobs = calls.config.worker_says.clone().unwrap_or_else(|| json!(calls.open()));
+    Json(json!({"agent_name": "sample-agent", "active_jobs": jobs}))
 }
 
 async fn metrics(State(calls): State<Arc<Calls>>) -> impl IntoResponse {

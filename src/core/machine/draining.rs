@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use super::{Machine, after};
 use crate::api::sessions::OnMaxDrain;
 use crate::api::status::{RevisionStatus, Role};
-use crate::core::drain::{Shrink, Shrunk, remark};
+use crate::core::drain::{Quiet, Shrink, Shrunk, remark};
 use crate::core::intent::Intent;
 use crate::core::observe::{BudgetSeen, Observations, PodSeen, ReplicaSetSeen, unread};
 
@@ -46,21 +46,22 @@ impl Machine<'_> {
         let Some(revision) = self.s.revisions.iter_mut().find(|r| r.hash == set.hash) else { return set.wanted };
         let times = if live {
             let since = revision.shrinking_since.get_or_insert(now).clone();
-            (since.0, since.0, after(&since, self.plan.max_drain))
+            let quiet = if set.labelled { Quiet::Out(self.plan.propagation) } else { Quiet::All(since.0) };
+            (quiet, since.0, after(&since, self.plan.max_drain))
         } else {
             let Some(retired) = revision.retired_at.clone() else { return set.wanted };
             let keep = Duration::from_secs(u64::try_from(revision.keep_seconds).unwrap_or(0));
             // A call that was on its way when the weight went needs as long as a change of routes.
-            (after(&retired, self.plan.propagation), after(&retired, keep), after(&retired, keep.max(self.plan.max_drain)))
+            (Quiet::All(after(&retired, self.plan.propagation)), after(&retired, keep), after(&retired, keep.max(self.plan.max_drain)))
         };
-        let (quiet_since, earliest, deadline) = times;
+        let (quiet, earliest, deadline) = times;
         let pods = pods_of(self.seen, &set.hash);
         let answer = Shrink {
             now: self.now(),
             set,
             pods: &pods,
             floor,
-            quiet_since,
+            quiet,
             earliest,
             deadline,
             zero_for: self.plan.zero_for,
@@ -75,20 +76,20 @@ impl Machine<'_> {
     }
 
     fn mark(&mut self, pods: &[&PodSeen], answer: &Shrunk) {
-        for pod in pods {
-            let mark = answer.marks.iter().find(|(name, _)| *name == pod.name).map(|(_, mark)| *mark);
-            self.intents.extend(remark(pod, mark).map(|mark| Intent::MarkPod { name: pod.name.clone(), mark }));
+        for marked in &answer.marks {
+            let pod = pods.iter().find(|p| p.name == marked.name);
+            self.intents.extend(pod.and_then(|pod| remark(pod, Some(marked.mark), marked.out)));
         }
     }
 
-    /// Takes the marks off pods of a revision that is as large as it should be.
+    /// Takes the marks off pods of a revision that is as large as it should be, and puts all of them into traffic.
     pub(super) fn unmark(&mut self, hash: &str) {
         if let Some(revision) = self.s.revisions.iter_mut().find(|r| r.hash == hash) {
             revision.shrinking_since = None;
             revision.overdue = false;
         }
         for pod in pods_of(self.seen, hash) {
-            self.intents.extend(remark(pod, None).map(|mark| Intent::MarkPod { name: pod.name.clone(), mark }));
+            self.intents.extend(remark(pod, None, false));
         }
     }
 

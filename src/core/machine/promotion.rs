@@ -78,7 +78,7 @@ impl Machine<'_> {
 
     /// The stable arm has exactly the ready pods of the new revision, for as long as a change takes to spread.
     fn switch_done(&mut self, hash: &str) -> bool {
-        let ready = self.seen.replica_set(hash).map_or(0, |r| r.ready);
+        let ready = self.seen.replica_set(hash).map_or(0, |r| if self.seen.stable_arm.labelled { r.serving() } else { r.ready });
         let exact = self.seen.stable_arm.serves(hash, 1) && self.seen.stable_arm.ready.get(hash) == Some(&ready);
         let exact = exact || (self.plan.replicas == 0 && self.seen.stable_arm.selects.as_deref() == Some(hash));
         let now = MicroTime(self.now());

@@ -141,9 +141,9 @@ impl Machine<'_> {
         self.plan.canary_pods_at(index, self.plan.weight_at(index))
     }
 
-    /// The ReplicaSet of `hash` has `count` available pods, and its controller has seen the newest size.
+    /// The ReplicaSet of `hash` has `count` available pods in traffic, and its controller has seen the newest size.
     pub(super) fn available(&self, hash: &str, count: i32) -> bool {
-        self.seen.replica_set(hash).is_some_and(|r| r.current && r.available >= count && r.wanted >= count)
+        self.seen.replica_set(hash).is_some_and(|r| r.current && r.available - r.out >= count && r.wanted >= count)
     }
 
     pub(super) fn scale(&mut self) {

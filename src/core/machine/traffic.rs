@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use super::{Machine, after};
 use crate::api::status::{Grounds, PromotionStage};
 use crate::core::intent::{Arm, Intent};
-use crate::core::observe::RouteSeen;
+use crate::core::observe::{ArmSeen, RouteSeen};
 use crate::core::route::{Buckets, Direction};
 
 impl Machine<'_> {
@@ -214,17 +214,31 @@ impl Machine<'_> {
             return;
         }
         let stable = self.stable_target().to_string();
-        if !stable.is_empty() && self.seen.stable_arm.problem.is_none() && self.seen.stable_arm.selects.as_deref() != Some(&stable) {
-            self.intents.push(Intent::PointArm { arm: Arm::Stable, hash: stable });
+        if !stable.is_empty() && self.seen.stable_arm.problem.is_none() && !self.points_at(&self.seen.stable_arm, &stable) {
+            let labelled = self.labelled(&stable);
+            self.intents.push(Intent::PointArm { arm: Arm::Stable, hash: stable, labelled });
         }
-        if self.s.abort.is_some() || self.canary_arm_set() {
+        if self.s.abort.is_some() || self.points_at(&self.seen.canary_arm, &canary) {
             return;
         }
+        let labelled = self.labelled(&canary);
         match self.seen.canary_arm.problem.clone() {
             Some(problem) => self.wait(problem, true),
-            None if self.canary_arm_free(first) => self.intents.push(Intent::PointArm { arm: Arm::Canary, hash: canary }),
+            None if self.canary_arm_set() || self.canary_arm_free(first) => {
+                self.intents.push(Intent::PointArm { arm: Arm::Canary, hash: canary, labelled });
+            }
             None => {}
         }
+    }
+
+    fn points_at(&self, arm: &ArmSeen, hash: &str) -> bool {
+        // One that waits for its ReplicaSet is not changed before.
+        arm.selects.as_deref() == Some(hash) && (self.seen.replica_set(hash).is_none() || arm.labelled == self.labelled(hash))
+    }
+
+    /// The pods of a revision say whether they get new calls.
+    fn labelled(&self, hash: &str) -> bool {
+        self.seen.replica_set(hash).is_some_and(|s| s.labelled)
     }
 
     /// The canary arm may select another revision once no route has sent it calls for as long as a change takes.

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
 use super::{Finding, codes};
-use crate::api::common::REVISION_LABEL;
+use crate::api::common::{REVISION_LABEL, SERVING_LABEL};
 
 /// Annotation, `"true"`: whoever keeps the object was told to ignore what the operator writes.
 pub const GITOPS_IGNORED_ANNOTATION: &str = "voicerollout.dev/gitops-ignored";
@@ -140,13 +140,14 @@ fn rule(kept: &KeptObject) -> String {
 fn argo_rule(kept: &KeptObject) -> String {
     let group = if kept.kind == "Service" { "" } else { "networking.istio.io" };
     let quoted = |name: &String| serde_json::Value::from(name.as_str()).to_string();
+    let both = |path: fn(&str) -> String| [REVISION_LABEL, SERVING_LABEL].map(path).to_vec();
     let paths: Vec<String> = match kept.kind {
         "VirtualService" if kept.routes.is_empty() => vec![".spec.http[].route[].weight".into()],
         "VirtualService" => {
             kept.routes.iter().map(|r| format!(".spec.http[] | select(.name == {}) | .route[].weight", quoted(r))).collect()
         }
-        "Service" => vec![format!(".spec.selector[\"{REVISION_LABEL}\"]")],
-        _ => vec![format!(".spec.subsets[].labels[\"{REVISION_LABEL}\"]")],
+        "Service" => both(|key| format!(".spec.selector[\"{key}\"]")),
+        _ => both(|key| format!(".spec.subsets[].labels[\"{key}\"]")),
     };
     json!({
         "ignoreDifferences": [

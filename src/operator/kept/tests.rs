@@ -34,7 +34,17 @@ fn what_decisions_rest_on_is_kept() {
         }))
         .unwrap(),
     );
-    let seen = ReplicaSetSeen { name: "a".into(), hash: "h".into(), number: 4, wanted: 3, exist: 3, ready: 2, available: 0, current: true };
+    let seen = ReplicaSetSeen {
+        name: "a".into(),
+        hash: "h".into(),
+        number: 4,
+        wanted: 3,
+        exist: 3,
+        ready: 2,
+        available: 0,
+        current: true,
+        ..ReplicaSetSeen::default()
+    };
     assert_eq!((set.rollout.as_deref(), set.groups("n"), set.seen), (Some("r"), vec!["owner/n/owner".to_owned()], Some(seen)));
 
     let pod = PodKept::keep(&serde_json::from_value(json!({"metadata": meta()})).unwrap());
@@ -203,8 +213,9 @@ fn what_allows_another_namespace_is_kept_and_so_are_subsets() {
     let kept = IstioKept::destination_rule(&serde_json::from_value(whole.clone()).unwrap()).object();
     let kept = serde_json::to_value(kept).unwrap();
     assert_eq!(kept["spec"], json!({"host": "s", "subsets": [{"name": "stable", "labels": {REVISION_LABEL: "h"}}, {"name": "canary"}]}));
+    let to = [(REVISION_LABEL, Some("i"))];
     for name in ["stable", "canary", "none"] {
-        assert_eq!(route::subset_patch(&kept, name, REVISION_LABEL, "i"), route::subset_patch(&whole, name, REVISION_LABEL, "i"));
+        assert_eq!(route::subset_patch(&kept, name, &to), route::subset_patch(&whole, name, &to));
     }
 }
 

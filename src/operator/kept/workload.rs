@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -10,7 +11,9 @@ use kube::core::{Selector, SelectorExt};
 use kube::{Resource, ResourceExt};
 
 use super::{BUDGET, OWNER, ROLLOUT, label, owners};
-use crate::api::common::{COST_ANNOTATION, MARK_ANNOTATION, REVISION_LABEL, REVISION_NUMBER_ANNOTATION, ROLLOUT_LABEL};
+use crate::api::common::{
+    COST_ANNOTATION, MARK_ANNOTATION, OUT_ANNOTATION, REVISION_LABEL, REVISION_NUMBER_ANNOTATION, ROLLOUT_LABEL, SERVING_LABEL,
+};
 use crate::core::drain::mark_of;
 use crate::core::live::PodFacts;
 use crate::core::observe::{Mark, ReplicaSetSeen};
@@ -34,7 +37,9 @@ impl SetKept {
     pub fn keep(set: &ReplicaSet) -> Self {
         let template = set.spec.template.as_ref().and_then(|t| t.metadata.as_ref());
         let labels = template.and_then(|m| m.labels.clone()).unwrap_or_default();
-        Self { rollout: label(set, ROLLOUT_LABEL), owners: owners(set), labels, seen: replica_set_seen(set) }
+        let labelled = labels.get(SERVING_LABEL).is_some_and(|v| v == "true");
+        let seen = replica_set_seen(set).map(|seen| ReplicaSetSeen { labelled, ..seen });
+        Self { rollout: label(set, ROLLOUT_LABEL), owners: owners(set), labels, seen }
     }
 }
 
@@ -55,6 +60,7 @@ fn replica_set_seen(set: &ReplicaSet) -> Option<ReplicaSetSeen> {
         ready: status.and_then(|s| s.ready_replicas).unwrap_or(0),
         available: status.and_then(|s| s.available_replicas).unwrap_or(0),
         current: status.and_then(|s| s.observed_generation) == set.meta().generation && set.meta().deletion_timestamp.is_none(),
+        ..ReplicaSetSeen::default()
     })
 }
 
@@ -80,6 +86,8 @@ pub struct PodKept {
     pub cost: i64,
     /// What we have written on it.
     pub mark: Option<Mark>,
+    /// Since when it is out of traffic; the far future where that was not written down.
+    pub out: Option<Timestamp>,
     /// The proxy that was injected into it.
     pub sidecar: Sidecar,
 }
@@ -112,6 +120,8 @@ impl PodKept {
             },
             cost: annotation(COST_ANNOTATION).and_then(|c| c.parse().ok()).unwrap_or(0),
             mark: annotation(MARK_ANNOTATION).map(mark_of),
+            out: (pod.labels().get(SERVING_LABEL).is_some_and(|v| v != "true"))
+                .then(|| annotation(OUT_ANNOTATION).and_then(|at| at.parse().ok()).unwrap_or(Timestamp::MAX)),
             sidecar: Sidecar::of_pod(pod.annotations()),
         }
     }

@@ -184,10 +184,13 @@ async fn a_service_gets_the_revision_and_nothing_else() {
         "metadata": {"name": "s", "namespace": "voice", "resourceVersion": "1"},
         "spec": {"selector": {"app": "agent"}, "ports": [{"port": 80}]},
     }));
-    point_service(&client, &Leadership::always(), "voice", "s", "abc").await.unwrap();
-    let server = server.lock();
-    assert_eq!(server.calls[0].body, json!({"spec": {"selector": {"voicerollout.dev/revision": "abc"}}}));
-    assert_eq!(server.object["spec"]["selector"], json!({"app": "agent", "voicerollout.dev/revision": "abc"}));
+    let selector = |server: &Arc<Mutex<Server>>| server.lock().object["spec"]["selector"].clone();
+    point_service(&client, &Leadership::always(), "voice", "s", "abc", true).await.unwrap();
+    let both = json!({"voicerollout.dev/revision": "abc", "voicerollout.dev/serving": "true"});
+    assert_eq!(server.lock().calls[0].body, json!({"spec": {"selector": both}}));
+    assert_eq!(selector(&server)["app"], "agent");
+    point_service(&client, &Leadership::always(), "voice", "s", "def", false).await.unwrap();
+    assert_eq!(selector(&server), json!({"app": "agent", "voicerollout.dev/revision": "def"}));
 }
 
 #[tokio::test]
@@ -200,7 +203,7 @@ async fn a_subset_gets_the_revision_and_nothing_else() {
         ]},
     }));
     let leadership = Leadership::always();
-    let set = async |rule: &DynamicObject, subset: &str| set_subset_label(&client, &leadership, rule, subset, "abc").await;
+    let set = async |rule: &DynamicObject, subset: &str| set_subset_label(&client, &leadership, rule, subset, "abc", subset == "new").await;
     let cached = object(&server.lock().object);
     let stale = cached.clone();
     let Written::Patched(rule) = set(&cached, "old").await.unwrap() else { panic!() };
@@ -212,15 +215,17 @@ async fn a_subset_gets_the_revision_and_nothing_else() {
         server.lock().object["spec"]["subsets"],
         json!([
             {"name": "old", "labels": {"app": "agent", "voicerollout.dev/revision": "abc"}, "trafficPolicy": {"x": 1}},
-            {"name": "new", "labels": {"voicerollout.dev/revision": "abc"}},
+            {"name": "new", "labels": {"voicerollout.dev/revision": "abc", "voicerollout.dev/serving": "true"}},
         ])
     );
+    let Written::Patched(rule) = set_subset_label(&client, &leadership, &rule, "new", "def", false).await.unwrap() else { panic!() };
+    assert_eq!(server.lock().object["spec"]["subsets"][1]["labels"], json!({"voicerollout.dev/revision": "def"}));
 
     // Subsets that changed places are a conflict.
     server.lock().object["spec"]["subsets"].as_array_mut().unwrap().reverse();
-    let other = set_subset_label(&client, &leadership, &rule, "new", "def").await;
+    let other = set_subset_label(&client, &leadership, &rule, "new", "ghi", false).await;
     assert!(other.unwrap_err().is_conflict());
-    let missing = set_subset_label(&client, &leadership, &rule, "newer", "def").await.unwrap_err().to_string();
+    let missing = set_subset_label(&client, &leadership, &rule, "newer", "def", false).await.unwrap_err().to_string();
     assert_eq!(missing, "DestinationRule voice/agent: has no subset \"newer\" (old, new); add it, or name one that exists");
 }
 

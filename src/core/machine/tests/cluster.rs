@@ -34,9 +34,11 @@ impl World {
                 }
             }
             Intent::DeleteReplicaSet { name } => self.seen.replica_sets.retain(|s| &s.name != name),
-            Intent::MarkPod { name, mark } => {
+            Intent::MarkPod { name, mark, out } => {
+                let now = self.seen.now;
                 for agent in self.agents.iter_mut().filter(|a| a.name == *name) {
                     (agent.mark, agent.cost) = (*mark, mark.map_or(0, cost));
+                    agent.out = out.then(|| agent.out.unwrap_or(now));
                 }
                 self.see_pods();
             }
@@ -46,10 +48,10 @@ impl World {
                 }
             }
             Intent::DeleteBudget { name } => self.seen.budgets.retain(|b| b.name != *name),
-            Intent::PointArm { arm, hash } => {
+            Intent::PointArm { arm, hash, labelled } => {
                 let arm = if *arm == Arm::Stable { &mut self.seen.stable_arm } else { &mut self.seen.canary_arm };
                 if arm.problem.is_none() {
-                    arm.selects = Some(hash.clone());
+                    (arm.selects, arm.labelled) = (Some(hash.clone()), *labelled);
                 }
             }
             Intent::CreateRun { name, spec } => self.create_run(name, spec),
@@ -93,7 +95,7 @@ impl World {
             return;
         }
         let name = format!("{}-{hash}", self.subject.name);
-        let set = ReplicaSetSeen { name, hash: hash.into(), number, wanted: replicas, ..ReplicaSetSeen::default() };
+        let set = ReplicaSetSeen { name, hash: hash.into(), number, wanted: replicas, labelled: true, ..ReplicaSetSeen::default() };
         self.seen.replica_sets.push(set);
         self.seen.replica_sets.sort_by(|a, b| a.name.cmp(&b.name));
     }
@@ -168,6 +170,7 @@ impl World {
             set.ready = if self.broken.contains(&set.hash) { 0 } else { set.exist.min(set.wanted) };
             set.exist = self.quota.get(&set.hash).map_or(set.wanted, |most| set.wanted.min(*most));
             set.available = set.available.min(set.ready);
+            set.out = self.out_of(&set.hash);
         }
         if self.endpoints_stall {
             return (sets, self.seen.stable_arm.clone(), self.seen.canary_arm.clone());
@@ -269,7 +272,7 @@ fn endpoints(arm: &ArmSeen, sets: &[ReplicaSetSeen]) -> BTreeMap<String, i32> {
         return BTreeMap::new();
     }
     let selected = sets.iter().filter(|s| arm.selects.as_ref().is_none_or(|h| *h == s.hash) && s.ready > 0);
-    selected.map(|s| (s.hash.clone(), s.ready)).collect()
+    selected.map(|s| (s.hash.clone(), if arm.labelled { s.serving() } else { s.ready })).collect()
 }
 
 /// One measurement. Pass and Fail are final in a step, Fail in the background.

@@ -147,14 +147,40 @@ fn a_release_waits_while_as_many_revisions_live_as_may() {
 fn fewer_replicas_of_stable_take_idle_pods_and_wait_for_the_others() {
     let mut w = World::deployed(counted(vec![weight(50)]));
     w.agents.iter_mut().take(3).for_each(|a| a.calls = 1);
+    w.read_pods();
     w.edit(|s| s.replicas = 1);
     w.run(300);
     assert_eq!((wanted(&w, 1), w.gone_pods.iter().map(|g| g.calls).sum::<u64>()), (3, 0), "{}", w.describe());
-    w.agents.iter_mut().take(2).for_each(|a| a.calls = 0);
+    w.agents.iter_mut().filter(|a| a.out.is_some()).for_each(|a| a.calls = 0);
     w.run(300);
     assert_eq!((wanted(&w, 1), w.calls_of(&hash(1))), (1, 1), "{}", w.describe());
     w.settle();
-    assert!(w.agents.iter().all(|a| a.mark.is_none()), "{}", w.describe());
+    assert!(w.agents.iter().all(|a| a.mark.is_none() && a.out.is_none()), "{}", w.describe());
+}
+
+#[test]
+fn a_busy_stable_gets_smaller_though_calls_come_all_the_while() {
+    let mut w = World::deployed(counted(vec![weight(50)]));
+    w.agents.iter_mut().for_each(|a| a.calls = 2);
+    w.edit(|s| s.replicas = 2);
+    for i in 0..60 {
+        w.run(10);
+        w.call(i);
+        if i % 2 == 0 {
+            w.hang_up(i / 2);
+        }
+    }
+    w.agents.iter_mut().filter(|a| a.out.is_some()).for_each(|a| a.calls = 0);
+    let talking = w.agents.iter().filter(|a| a.out.is_none()).map(|a| a.calls).sum::<u64>();
+    assert!(talking > 20, "{}", w.describe());
+    w.run(120);
+    assert_eq!((wanted(&w, 1), w.calls_of(&hash(1)), w.gone_pods.iter().map(|g| g.calls).sum()), (2, talking, 0), "{}", w.describe());
+    w.edit(|s| s.replicas = 1);
+    w.run(30);
+    assert_eq!(w.agents.iter().filter(|a| a.out.is_some()).count(), 1);
+    w.edit(|s| s.replicas = 2);
+    w.run(30);
+    assert!(w.agents.iter().all(|a| a.mark.is_none() && a.out.is_none()), "it is wanted again: {}", w.describe());
 }
 
 #[test]

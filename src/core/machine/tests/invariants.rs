@@ -3,6 +3,7 @@
 use jiff::SignedDuration;
 
 use super::super::{Decision, decide};
+use super::pods::Agent;
 use super::world::{Pass, World, short, stored};
 use crate::api::VoiceRolloutStatus;
 use crate::api::action::Verb;
@@ -30,6 +31,7 @@ pub fn check(w: &World, pass: &Pass) -> Check {
         stable_moves_completely,
         stable_keeps_its_pods,
         pods_with_calls_stay,
+        traffic_keeps_its_pods,
         routes_are_let_go_without_canary_traffic,
         phases_are_true,
         enforced_findings_hold_raises,
@@ -331,8 +333,21 @@ fn counted_pods_stay(w: &World, pass: &Pass, set: &crate::core::observe::Replica
     }
     let mut pods: Vec<_> = w.agents.iter().filter(|a| a.hash == set.hash).collect();
     pods.sort_by_key(|a| (!a.ready, -a.cost));
-    let lost = pods.iter().skip(usize::try_from(n).unwrap_or(0)).find(|a| a.calls > 0 || !a.readable);
+    let in_traffic = after(pass).stable_revision.as_ref() == Some(&set.hash);
+    let wrong = |a: &&&Agent| a.calls > 0 || !a.readable || (in_traffic && a.out.is_none());
+    let lost = pods.iter().skip(usize::try_from(n).unwrap_or(0)).find(wrong);
     ensure(lost.is_none(), || format!("I6: {} to {n} would end {lost:?}", set.name))
+}
+
+/// I5: as many pods of stable as there should be get new calls, where as many can.
+fn traffic_keeps_its_pods(_: &World, pass: &Pass) -> Check {
+    let Some(stable) = &after(pass).stable_revision else { return Ok(()) };
+    let goes_out = |name: &String| intents(pass).any(|i| matches!(i, Intent::MarkPod { name: n, out: true, .. } if n == name));
+    let comes_back = |name: &String| intents(pass).any(|i| matches!(i, Intent::MarkPod { name: n, out: false, .. } if n == name));
+    let ready = || pass.seen.pods.iter().filter(|p| p.hash == *stable && p.ready);
+    let serving = ready().filter(|p| (p.out.is_none() && !goes_out(&p.name)) || comes_back(&p.name)).count();
+    let least = usize::try_from(pass.plan.replicas).unwrap_or(0).min(ready().count());
+    ensure(serving >= least, || format!("I5: {serving} pods of stable would get new calls, of {least} that should"))
 }
 
 /// A route that was given canary traffic is forgotten when it is seen without, or is not ours any more.

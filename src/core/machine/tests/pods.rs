@@ -17,6 +17,7 @@ pub struct Agent {
     pub readable: bool,
     pub cost: i64,
     pub mark: Option<Mark>,
+    pub out: Option<Timestamp>,
     pub ledger: Ledger,
 }
 
@@ -58,7 +59,7 @@ impl World {
             self.pods_made += 1;
             let (name, uid) = (format!("{}-{}", set.hash, self.pods_made), format!("pod-{}", self.pods_made));
             let ledger = Ledger::new(&uid, &set.hash, PodFacts::default());
-            of.push(Agent { name, hash: set.hash.clone(), calls: 0, ready: true, readable: true, cost: 0, mark: None, ledger });
+            of.push(Agent { name, hash: set.hash.clone(), calls: 0, ready: true, readable: true, cost: 0, mark: None, out: None, ledger });
         }
         self.agents.extend(of);
     }
@@ -84,7 +85,7 @@ impl World {
     /// A call comes in, on one of the pods that get new calls.
     pub fn call(&mut self, dice: usize) {
         let open = self.open_revisions();
-        let mut ready: Vec<&mut Agent> = self.agents.iter_mut().filter(|a| a.ready && open.contains(&a.hash)).collect();
+        let mut ready: Vec<&mut Agent> = self.agents.iter_mut().filter(|a| a.ready && a.out.is_none() && open.contains(&a.hash)).collect();
         if !ready.is_empty() {
             let n = dice % ready.len();
             ready[n].calls += 1;
@@ -98,6 +99,12 @@ impl World {
             let n = dice % talking.len();
             talking[n].calls -= 1;
         }
+    }
+
+    /// Pods of a revision that are ready and out of traffic.
+    pub(super) fn out_of(&self, hash: &str) -> i32 {
+        let out = self.agents.iter().filter(|a| a.hash == hash && a.ready && a.out.is_some()).count();
+        i32::try_from(out).unwrap_or(i32::MAX)
     }
 
     pub fn calls_of(&self, hash: &str) -> u64 {
@@ -118,6 +125,7 @@ impl Agent {
             unread: self.ledger.problem().map(String::from),
             cost: self.cost,
             mark: self.mark,
+            out: self.out,
         }
     }
 

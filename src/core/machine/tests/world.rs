@@ -88,7 +88,7 @@ pub struct World {
 }
 
 fn arm(name: &str) -> ArmSeen {
-    ArmSeen { name: format!("Service {name}"), problem: None, selects: None, ready: BTreeMap::new() }
+    ArmSeen { name: format!("Service {name}"), problem: None, selects: None, labelled: false, ready: BTreeMap::new() }
 }
 
 pub fn route_seen(name: &str, canary: i64) -> RouteSeen {
