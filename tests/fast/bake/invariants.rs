@@ -232,16 +232,18 @@ impl Watch {
         // Two readings and what is under way: then a failure has been noticed.
         let deaf =
             self.silence.as_ref().is_some_and(|(part, since)| change.name.contains(part) && self.now().duration_since(*since) > MINUTE * 5);
-        let live = time(record, "/retiredAt").is_none();
-        let asked =
-            Asked { live, late: late && self.settings.on_max_drain == "Terminate", unread: deaf && ran, record: record.to_string() };
+        let asked = Asked {
+            late: late && self.settings.on_max_drain == "Terminate",
+            unread: deaf && ran,
+            record: format!("{record}, pod {} {}", new["metadata"]["labels"], new["metadata"]["annotations"]),
+        };
         self.asked.insert(change.name.clone(), asked);
     }
 
     /// I6 A pod with live calls, or whose live calls cannot be read, is not removed before `drain.maxDrain`.
     pub(super) fn check_end(&mut self, end: &PodEnd) -> Vec<String> {
         let asked = self.asked.remove(&end.pod).unwrap_or_default();
-        if !matches!(end.cause, Cause::Surplus | Cause::Deleted) || asked.late || asked.live {
+        if !matches!(end.cause, Cause::Surplus | Cause::Deleted) || asked.late {
             return Vec::new();
         }
         // Somebody sent calls where the operator does not want any.

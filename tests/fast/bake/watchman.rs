@@ -64,8 +64,6 @@ pub struct Asked {
     pub late: bool,
     /// Its calls could not be read for long enough to be noticed.
     pub unread: bool,
-    /// Its revision gets new calls.
-    pub live: bool,
     /// What the revision's record said.
     pub record: String,
 }
