@@ -86,8 +86,7 @@ impl Cluster {
     pub(super) fn crash_container(&mut self, key: &Key) {
         let Some(pod) = self.object(key).filter(|pod| ready_since(pod).is_some()) else { return };
         let Some(uid) = uid(&pod).map(ToOwned::to_owned) else { return };
-        let before = pod.pointer("/status/containerStatuses/0/restartCount").and_then(Value::as_u64).unwrap_or(0);
-        let times = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
+        let times = restarts(&pod).saturating_add(1);
         let cut = self.cut_calls(key);
         self.note_crash(key, &pod, cut);
         let delay = self.shared.config.lock().image(image(&pod)).start_delay;
@@ -95,8 +94,19 @@ impl Cluster {
         self.timers.once(Instant::now() + delay, Task::Recover { pod: key.clone(), uid, times });
     }
 
+    /// A probe fails for a while; the containers run on.
+    pub(super) fn unready(&mut self, key: &Key, span: Duration) {
+        let Some(pod) = self.object(key).filter(|pod| ready_since(pod).is_some()) else { return };
+        let Some(uid) = uid(&pod).map(ToOwned::to_owned) else { return };
+        let times = restarts(&pod);
+        let status = status(&pod, self.clock.now(), Containers::Run { ready: false, times });
+        self.merge(key, Part::Status, &json!({"status": status}));
+        self.timers.once(Instant::now() + span, Task::Recover { pod: key.clone(), uid, times });
+    }
+
     pub(super) fn recover_pod(&mut self, key: &Key, wanted: &str, times: u32) {
-        let Some(pod) = self.living(key, wanted) else { return };
+        // Another end of its container may have come between.
+        let Some(pod) = self.living(key, wanted).filter(|pod| restarts(pod) == times) else { return };
         let status = status(&pod, self.clock.now(), Containers::Run { ready: true, times });
         self.merge(key, Part::Status, &json!({"status": status}));
     }
@@ -125,6 +135,12 @@ impl Cluster {
 /// Name of a node, by its number.
 pub(super) fn node_name(number: u32) -> String {
     if number == 0 { "sim-node".into() } else { format!("sim-node-{number}") }
+}
+
+/// Restarts of a pod's container.
+fn restarts(pod: &Value) -> u32 {
+    let count = pod.pointer("/status/containerStatuses/0/restartCount").and_then(Value::as_u64).unwrap_or(0);
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// Image of a pod's first container.

@@ -16,6 +16,7 @@ mod timers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -94,6 +95,8 @@ enum Order {
     Crash(String, String),
     /// It is gone at once, as with its node.
     Lose(String, String),
+    /// It is not Ready for a while; its calls go on.
+    Unready(String, String, Duration),
 }
 
 impl World {
@@ -134,6 +137,11 @@ impl World {
     /// The container of a ready pod ends; it is started again.
     pub fn crash_container(&self, namespace: &str, pod: &str) {
         let _ = self.orders.send(Order::Crash(namespace.into(), pod.into()));
+    }
+
+    /// A ready pod is not Ready for a while, and its calls go on.
+    pub fn unready_pod(&self, namespace: &str, pod: &str, span: Duration) {
+        let _ = self.orders.send(Order::Unready(namespace.into(), pod.into(), span));
     }
 
     /// A pod is gone without a word, as when its node is lost.
@@ -342,11 +350,12 @@ impl Cluster {
     }
 
     fn obey(&mut self, order: Order) {
-        let (Order::Crash(namespace, name) | Order::Lose(namespace, name)) = &order;
+        let (Order::Crash(namespace, name) | Order::Lose(namespace, name) | Order::Unready(namespace, name, _)) = &order;
         let pod = Key { kind: self.kinds.pods, namespace: namespace.clone(), name: name.clone() };
         match order {
             Order::Crash(..) => self.crash_container(&pod),
             Order::Lose(..) => self.lose(&pod),
+            Order::Unready(.., span) => self.unready(&pod, span),
         }
     }
 

@@ -34,9 +34,10 @@ fn manifests(settings: &Settings) -> String {
         "virtualServices: [{name: agent, routes: [primary]}]",
         "virtualServices: [{name: agent, routes: [primary]}]\n      propagationDelay: 60s",
     );
+    let budget = if settings.budget { BUDGET } else { "" };
     let (drain, longest) = (settings.on_max_drain, settings.max_drain.as_secs());
     format!(
-        r#"{head}  progressDeadline: 12h
+        r#"{budget}{head}  progressDeadline: 12h
   sessions: {{activeCalls: {{http: {{}}}}, interval: 2m}}
   drain: {{maxDrain: {longest}s, zeroFor: 5m, onMaxDrain: {drain}}}
   analysis:
@@ -60,6 +61,9 @@ fn manifests(settings: &Settings) -> String {
 "#
     )
 }
+
+/// With it the operator makes none of its own.
+const BUDGET: &str = "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: agents, namespace: voice}\nspec: {minAvailable: 50%, selector: {matchLabels: {app: agent}}}\n---\n";
 
 /// A gate of a step.
 const STEP: &str = r#"{name: step, errorBudget: 12h, maxDuration: 100h, threshold: {successCondition: result >= 0.9, interval: 2m, provider: {web: {url: "https://evals.internal/step", jsonPath: "{$.rate}"}}}}"#;

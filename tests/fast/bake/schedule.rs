@@ -7,6 +7,8 @@ use std::time::Duration;
 pub enum Trouble {
     /// The container of a pod crashes: the pod is given by a number, taken modulo how many there are.
     Crash(usize),
+    /// A pod is not Ready for a while, and its calls go on.
+    Unready(usize, Duration),
     /// A pod is gone, as with its node.
     Lose(usize),
     /// A node is gone with all its pods, and comes back empty.
@@ -65,6 +67,7 @@ pub fn of(dice: &mut fastrand::Rng) -> Vec<(Duration, Trouble)> {
     };
     let span = |dice: &mut fastrand::Rng, least: f64, most: f64| least + dice.f64() * (most - least);
     often(dice, 9.0, &mut |dice, at| vec![(at, Trouble::Crash(dice.usize(..)))]);
+    often(dice, 8.0, &mut |dice, at| vec![(at, Trouble::Unready(dice.usize(..), Duration::from_secs(dice.u64(1..60))))]);
     often(dice, 10.0, &mut |dice, at| vec![(at, Trouble::Lose(dice.usize(..)))]);
     often(dice, 36.0, &mut |dice, at| vec![(at, Trouble::LoseNode(dice.usize(..)))]);
     often(dice, 18.0, &mut |dice, at| {

@@ -29,6 +29,8 @@ pub struct Settings {
     pub max_drain: Duration,
     /// `drain.onMaxDrain`.
     pub on_max_drain: &'static str,
+    /// The user has a PodDisruptionBudget about all pods.
+    pub budget: bool,
 }
 
 impl Settings {
@@ -42,6 +44,7 @@ impl Settings {
             longest: minutes([40, 50, 55, 180][dice.usize(0..4)]),
             max_drain: minutes(60),
             on_max_drain: if dice.u8(0..3) == 0 { "Keep" } else { "Terminate" },
+            budget: dice.u8(0..3) == 0,
         }
     }
 }
@@ -102,6 +105,10 @@ impl Bake {
     async fn bring(&mut self, trouble: Trouble) {
         match trouble {
             Trouble::Crash(n) => self.with_pod(n, |c, pod| c.world.crash_container("voice", pod)),
+            Trouble::Unready(n, span) => {
+                self.watch.lock().unwrap().accident();
+                self.with_pod(n, |c, pod| c.world.unready_pod("voice", pod, span));
+            }
             Trouble::Lose(n) => self.with_pod(n, |c, pod| c.world.lose_pod("voice", pod)),
             Trouble::LoseNode(n) => {
                 let node = self.node(n);

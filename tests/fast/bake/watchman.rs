@@ -149,6 +149,11 @@ impl Watch {
         self.silence = part.map(|part| (part, self.now()));
     }
 
+    /// Something that may leave a call without an answer happens now.
+    pub fn accident(&mut self) {
+        self.accidents.push(self.now());
+    }
+
     pub fn said(&mut self, verb: &str) {
         self.said.push((self.now(), verb.to_owned()));
     }
