@@ -49,13 +49,16 @@ pub enum Trouble {
     Say(&'static str),
 }
 
+/// What happens from a time on, in seconds.
+type Make<'a> = &'a mut dyn FnMut(&mut fastrand::Rng, f64) -> Vec<(f64, Trouble)>;
+
 const HOUR: f64 = 3600.0;
 
 /// Everything that happens in 72 hours, by time.
 pub fn of(dice: &mut fastrand::Rng) -> Vec<(Duration, Trouble)> {
     let mut all = Vec::new();
     story(dice, &mut all);
-    let mut often = |dice: &mut fastrand::Rng, hours: f64, make: &mut dyn FnMut(&mut fastrand::Rng, f64) -> Vec<(f64, Trouble)>| {
+    let mut often = |dice: &mut fastrand::Rng, hours: f64, make: Make<'_>| {
         let mut at = 0.0;
         loop {
             at += -dice.f64().max(1e-9).ln() * hours * HOUR;
