@@ -75,6 +75,8 @@ async fn no_call_is_cut_by_promotions_aborts_new_versions_smaller_sizes_and_rest
     let done = cluster.wait("agent", "drained", |s| draining(s) == 0 && s.replicas == 2).await;
     assert_eq!((cut(&cluster), told_cut(&done)), (0, 0), "{:?}", cluster.world.calls());
     assert!(cluster.world.violations().is_empty(), "{:?}", cluster.world.violations());
+    // It goes with the last pod.
+    tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(cluster.server.peek_all("poddisruptionbudgets", Some("voice")).len(), 0);
 }
 
