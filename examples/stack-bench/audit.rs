@@ -6,10 +6,9 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::plane::USER;
 use crate::stack::Result;
 
-/// A write of the operator that the API server has answered.
+/// A write that the API server has answered.
 pub struct Write {
     /// `patch virtualservices`, `update voicerollouts/status` ...
     pub what: String,
@@ -25,12 +24,12 @@ pub struct Write {
     pub answered: Timestamp,
 }
 
-/// All writes of the operator, in the order of their answers.
-pub fn writes(log: &Path) -> Result<Vec<Write>> {
+/// All writes of a user, in the order of their answers.
+pub fn writes(log: &Path, user: &str) -> Result<Vec<Write>> {
     let text = std::fs::read_to_string(log)?;
     // The last line may be half written.
     let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    Ok(entries.filter(|e| e["user"]["username"] == USER && e["stage"] == "ResponseComplete").filter_map(|e| write(&e)).collect())
+    Ok(entries.filter(|e| e["user"]["username"] == user && e["stage"] == "ResponseComplete").filter_map(|e| write(&e)).collect())
 }
 
 fn write(entry: &Value) -> Option<Write> {

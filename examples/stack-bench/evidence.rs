@@ -75,7 +75,7 @@ type Maker = fn(&mut Words, bool) -> String;
 const ARMS: [&str; 2] = ["stable", "canary"];
 
 /// Logs in files, so that they are not in the memory that is measured.
-struct Logs(PathBuf);
+pub struct Logs(pub PathBuf);
 
 impl Logs {
     /// Writes both arms' logs; gives bytes and lines.
@@ -144,9 +144,7 @@ pub async fn run() -> Result<()> {
         let folder = tempfile::tempdir()?;
         let logs = Logs(folder.path().to_owned());
         let (bytes, lines) = logs.write(maker)?;
-        let egress = Egress { allow: vec!["127.0.0.0/8".parse().map_err(Error::other)?], deny_extra: Vec::new() };
-        let config = SourcesConfig { egress, operator_namespace: "voicerollout".into(), user_agent: "bench".into() };
-        let sources = Sources::new(config, Arc::new(NoSecrets), Arc::new(logs));
+        let sources = sources(logs)?;
         let before = machine::peak_memory_from_here()?;
         let begun = Instant::now();
         let answer = sources.start(&request).await.map_err(|e| Error::other(e.message))?;
@@ -164,6 +162,13 @@ pub async fn run() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Providers that may reach this machine, and read these logs.
+pub fn sources(logs: Logs) -> Result<Sources> {
+    let egress = Egress { allow: vec!["127.0.0.0/8".parse().map_err(Error::other)?], deny_extra: Vec::new() };
+    let config = SourcesConfig { egress, operator_namespace: "voicerollout".into(), user_agent: "bench".into() };
+    Ok(Sources::new(config, Arc::new(NoSecrets), Arc::new(logs)))
 }
 
 fn request(gate: Value) -> Result<Request> {

@@ -1,28 +1,39 @@
 //! The figures of README: what the operator costs and how fast it reverts, on a real API server. `make bench`.
 //!
-//! Prints, and never judges by wall time. `STACK_BENCH=rules,looks,evidence,verdicts,release,size,idle` picks parts, of
-//! which rules, looks, evidence and idle need no control plane; `STACK_BENCH_RELEASING` (100) and `STACK_BENCH_ROLLOUTS`
+//! Prints, and never judges by wall time. `STACK_BENCH=rules,looks,evidence,readings,verdicts,callers,release,size,idle`
+//! picks parts, of which rules, looks, evidence, readings and idle need no control plane, and callers needs Istio and Envoy too; `STACK_BENCH_RELEASING` (100) and `STACK_BENCH_ROLLOUTS`
 //! (1000) are the numbers of rollouts.
 
 #[allow(dead_code)]
+#[path = "../../tests/real/agent.rs"]
+mod agent;
+#[allow(dead_code)]
 #[path = "../../tests/fast/cluster/mod.rs"]
 mod cluster;
+#[allow(dead_code)]
+#[path = "../../tests/real/env.rs"]
+mod env;
+#[allow(dead_code)]
+#[path = "../../tests/real/gates.rs"]
+mod gates;
 #[allow(dead_code)]
 #[path = "../judge-stub/router.rs"]
 mod judge;
 #[path = "../../tests/stack/mod.rs"]
 mod stack;
 
+mod answers;
 mod audit;
+mod callers;
 mod evidence;
 mod figures;
 mod fleet;
-mod gates;
 mod idle;
 mod looks;
 mod machine;
 mod node;
 mod plane;
+mod readings;
 mod release;
 mod size;
 mod verdicts;
@@ -34,7 +45,7 @@ use voicerollout::core::stats::baselines;
 const SEED: u64 = 1;
 
 fn main() {
-    let parts = std::env::var("STACK_BENCH").unwrap_or_else(|_| "rules,looks,evidence,verdicts,release,size,idle".into());
+    let parts = std::env::var("STACK_BENCH").unwrap_or_else(|_| "rules,looks,evidence,readings,verdicts,callers,release,size,idle".into());
     let wanted = |part: &str| parts.split(',').any(|p| p.trim() == part);
     machine::print();
     if wanted("rules") {
@@ -46,6 +57,9 @@ fn main() {
     ended(stack::runtime().block_on(async {
         if wanted("evidence") {
             evidence::run().await?;
+        }
+        if wanted("readings") {
+            readings::run().await?;
         }
         real(wanted).await
     }));
@@ -69,7 +83,7 @@ fn rules(rollouts: u32) {
 
 /// The parts that need the real API server.
 async fn real(wanted: impl Fn(&str) -> bool) -> Result<()> {
-    if !["verdicts", "release", "size"].into_iter().any(&wanted) {
+    if !["verdicts", "callers", "release", "size"].into_iter().any(&wanted) {
         return Ok(());
     }
     machine::print_versions()?;
@@ -79,6 +93,9 @@ async fn real(wanted: impl Fn(&str) -> bool) -> Result<()> {
     }
     if wanted("verdicts") {
         verdicts::run(&plane::Plane::start().await?, number("STACK_BENCH_RELEASING", 100)).await?;
+    }
+    if wanted("callers") {
+        callers::run().await?;
     }
     if wanted("size") {
         size::run(&plane::Plane::start().await?, number("STACK_BENCH_ROLLOUTS", 1000)).await?;

@@ -11,7 +11,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::gates::Gates;
+use crate::answers::Gates;
 use crate::node;
 use crate::stack::cluster::{Cluster, install_crds, kubeconfig_text};
 use crate::stack::istio::Istio;

@@ -6,7 +6,7 @@ use voicerollout::api::status::Phase;
 
 use crate::audit::{self, Write};
 use crate::fleet::Fleet;
-use crate::plane::Plane;
+use crate::plane::{Plane, USER};
 use crate::stack::Result;
 
 /// Prints the writes of one release with three gates after 5, 25 and 50 %.
@@ -25,7 +25,7 @@ pub async fn run(plane: &Plane) -> Result<()> {
     fleet.set_image("registry.test/voice-agent:v2").await?;
     fleet.wait("Progressing", |s| s.phase != Phase::Healthy).await?;
     fleet.wait_healthy().await?;
-    let writes = audit::writes(&plane.audit_log)?;
+    let writes = audit::writes(&plane.audit_log, USER)?;
     let of_release: Vec<&Write> = writes.iter().filter(|w| w.namespace == fleet.namespace && w.answered > since).collect();
     println!("  {} writes by the operator, until Healthy with the old pods gone", of_release.len());
     for (what, count) in audit::by_kind(of_release) {

@@ -16,7 +16,7 @@ use crate::audit::{self, Write, between};
 use crate::figures::Times;
 use crate::fleet::{Fleet, Weights};
 use crate::machine;
-use crate::plane::Plane;
+use crate::plane::{Plane, USER};
 use crate::stack::{Result, Seen, wait_for};
 
 /// Rounds of each kind; every rollout fails once in a round.
@@ -127,7 +127,7 @@ async fn collect(plane: &Plane, fleet: &Fleet, since: Timestamp) -> Result<Laten
     let runs = runs.list(&ListParams::default()).await?.items;
     let failed = runs.iter().filter(|r| r.status.as_ref().is_some_and(|s| s.phase == RunPhase::Fail));
     let rollout_of: HashMap<String, &str> = failed.map(|r| (r.name_any(), r.spec.rollout.as_str())).collect();
-    let writes = audit::writes(&plane.audit_log)?;
+    let writes = audit::writes(&plane.audit_log, USER)?;
     let done = |w: &&Write| w.namespace == fleet.namespace && w.code < 300 && w.answered > since;
     let mut verdicts: HashMap<&str, &Write> = HashMap::new();
     for write in writes.iter().filter(done).filter(|w| w.what == "update voiceanalysisruns/status") {

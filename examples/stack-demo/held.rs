@@ -8,7 +8,7 @@ use crate::agent::Agent;
 use crate::stack::{Result, WsCalls};
 
 /// Most calls that are opened at each look until the new version has some.
-const AT_ONCE: usize = 10;
+const AT_ONCE: usize = 40;
 /// How long the callers talk on after the release has ended.
 const TALK_ON: Duration = Duration::from_secs(6);
 
@@ -52,7 +52,7 @@ impl Held {
             report.ended,
             report.cut.len()
         );
-        let drained = |s: &VoiceRolloutStatus| s.revisions.iter().all(|r| r.role != Role::Draining && r.live_calls.is_none());
+        let drained = |s: &VoiceRolloutStatus| s.revisions.iter().all(|r| r.role != Role::Draining);
         let status = agent.wait("the losing version to drain", drained).await?;
         println!("  {:5.1}s  drained; pods: {}", over.elapsed().as_secs_f64(), pods(&status));
         let told: i64 = status.revisions.iter().map(|r| r.calls_cut).sum();

@@ -14,3 +14,7 @@ mod preflight;
 mod release;
 mod shutdown;
 mod split;
+mod workers;
+
+#[path = "../real/binomial.rs"]
+mod binomial;

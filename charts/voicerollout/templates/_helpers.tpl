@@ -66,7 +66,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
-  # patch: annotations of pods that carry calls and get no new ones
+  # patch: labels and annotations of pods that carry calls and get no new ones
   verbs: [get, list, watch, patch]
 - apiGroups: [policy]
   # Keeps pods that carry calls from being evicted.

@@ -21,7 +21,12 @@ impl Machine<'_> {
             self.advance_promotion();
             return;
         }
-        while self.in_steps() && self.advance_once() {}
+        while self.in_steps() && self.advance_once() {
+            // The next weight may need no other workers than there are.
+            if self.plan.by_workers {
+                self.note_workers();
+            }
+        }
     }
 
     fn advance_once(&mut self) -> bool {
@@ -71,6 +76,10 @@ impl Machine<'_> {
             let way = if hold.may_override { "waits for it to recover, or promote, or abort" } else { "abort or retry" };
             self.hold(format!("{} ({way})", told(&hold.name, &hold.message)));
             self.waiting.frozen = true;
+            return true;
+        }
+        if let Some(nobody) = self.nobody_works() {
+            self.hold(nobody);
             return true;
         }
         if let Some(run) = self.forged_run() {

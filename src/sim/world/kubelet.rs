@@ -33,7 +33,10 @@ impl Cluster {
         let Some(uid) = uid(pod).map(ToOwned::to_owned) else { return };
         let now = Instant::now();
         if let Some(grace) = pod.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_u64) {
-            let wait = self.shared.config.lock().termination.min(Duration::from_secs(grace));
+            let grace = Duration::from_secs(grace);
+            let talks = self.shared.book.lock().active.contains_key(&(key.namespace.clone(), key.name.clone()));
+            let drains = talks && self.pulls_jobs(key, pod);
+            let wait = if drains { grace } else { self.shared.config.lock().termination.min(grace) };
             self.timers.once(now + wait, Task::Gone { pod: key.clone(), uid });
         } else if pod.pointer("/spec/nodeName").is_none() {
             let node = self.next_node();

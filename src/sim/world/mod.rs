@@ -6,6 +6,7 @@ mod callers;
 mod config;
 mod endings;
 mod endpoints;
+mod jobs;
 mod kubelet;
 mod proxies;
 mod replica_set;
@@ -25,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::api::common::GROUP;
 use crate::operator::clock::Clock;
 use crate::sources::calls::{CallCounter, CallsQuestion, Readings};
 
@@ -75,8 +77,12 @@ impl CallBook {
 impl CallCounter for CallBook {
     fn count<'a>(&'a self, question: &'a CallsQuestion) -> BoxFuture<'a, Readings> {
         let book = self.0.book.lock();
-        let active = |pod: &str| book.active.get(&(question.namespace.clone(), pod.to_owned())).copied().unwrap_or(0);
-        let readings = question.pods.iter().map(|p| (p.name.clone(), Ok(active(&p.name) as u64))).collect();
+        let active = |pod: &str| {
+            let pod = (question.namespace.clone(), pod.to_owned());
+            // Somebody whose cache is behind asks it.
+            if book.gone.contains(&pod) { Err("no answer".to_owned()) } else { Ok(book.active.get(&pod).copied().unwrap_or(0) as u64) }
+        };
+        let readings = question.pods.iter().map(|p| (p.name.clone(), active(&p.name))).collect();
         Box::pin(std::future::ready(readings))
     }
 }
@@ -205,6 +211,7 @@ struct Kinds {
     slices: usize,
     virtual_services: usize,
     destination_rules: usize,
+    rollouts: usize,
 }
 
 impl Kinds {
@@ -218,6 +225,7 @@ impl Kinds {
             slices: id("discovery.k8s.io", "endpointslices"),
             virtual_services: id("networking.istio.io", "virtualservices"),
             destination_rules: id("networking.istio.io", "destinationrules"),
+            rollouts: id(GROUP, "voicerollouts"),
         }
     }
 }
@@ -288,7 +296,8 @@ impl Cluster {
 
     fn take_what_is_there(&mut self) {
         let kinds = self.kinds;
-        let followed = [kinds.pods, kinds.services, kinds.replica_sets, kinds.slices, kinds.virtual_services, kinds.destination_rules];
+        let followed =
+            [kinds.pods, kinds.services, kinds.replica_sets, kinds.slices, kinds.virtual_services, kinds.destination_rules, kinds.rollouts];
         let (version, there) = self.server.with_state(|state| {
             let objects = followed.iter().flat_map(|kind| state.store.list(*kind, None));
             let there: Vec<(Key, Arc<Value>)> = objects.map(|(k, o)| (k.clone(), Arc::clone(o))).collect();
@@ -323,6 +332,8 @@ impl Cluster {
             self.later(Task::ReplicaSet(change.key.clone()));
         } else if kind == self.kinds.services {
             self.later(Task::Slice(change.key.clone()));
+        } else if kind == self.kinds.rollouts {
+            self.jobs_see(change);
         } else if [self.kinds.slices, self.kinds.virtual_services, self.kinds.destination_rules].contains(&kind) {
             self.proxies_see(change);
             self.callers_see(change);
@@ -345,6 +356,8 @@ impl Cluster {
             Task::Gone { pod, uid } => self.end_pod(&pod, &uid),
             Task::Propagate => self.propagate(),
             Task::Call { route, index } => self.call(&route, index),
+            Task::Dispatch(rollout) => self.dispatch(&rollout),
+            Task::Drained { pod, uid } => self.drained(&pod, &uid),
             Task::HangUp(number) => self.hang_up(number),
         }
     }

@@ -54,6 +54,15 @@ pub enum Task {
         /// Index of its http route.
         index: usize,
     },
+    /// Someone calls who is answered by workers that pull their jobs: the VoiceRollout.
+    Dispatch(Key),
+    /// A worker that was told to end has no call any more.
+    Drained {
+        /// The pod.
+        pod: Key,
+        /// Its UID.
+        uid: String,
+    },
     /// A call ends.
     HangUp(u64),
 }
