@@ -60,7 +60,7 @@ pub fn gather(stores: &Stores, live: &LiveCalls, rollout: &VoiceRollout, now: Ti
         None => (unusable_arm("traffic"), unusable_arm("traffic")),
     };
     let (pods, cut) = live::pods(stores, live, rollout, &replica_sets, now);
-    let surroundings = surroundings::of(stores, rollout, &namespace, &pods);
+    let surroundings = surroundings::of(stores, rollout, &namespace, &replica_sets, &pods);
     let split = istio.and_then(|i| split(stores, &namespace, i).ok());
     let rival = rival(stores, rollout, &namespace);
     let theirs = |v| rival.is_some() && is_theirs(stores, rollout, &namespace, v);

@@ -168,7 +168,10 @@ impl Machine<'_> {
                 (0, false)
             };
             let replicas = if size.0 >= set.wanted && size.1 {
-                self.unmark(&set.hash);
+                // Its controller picks pods by their marks: they stay until it has.
+                if set.current && set.exist <= set.wanted {
+                    self.unmark(&set.hash);
+                }
                 let one_more = set.wanted == 0 && size.0 > 0 && self.in_release() && set.hash == canary;
                 if one_more && self.full(&canary).is_some() { 0 } else { size.0 }
             } else {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::super::store::{Change, Key, uid};
 use super::Cluster;
+use super::endings::PodEnd;
 use super::proxies::{Destination, Endpoint};
 use super::requests::Headers;
 use super::timers::Task;
@@ -59,6 +60,7 @@ pub(super) struct Book {
     pub gone: HashSet<(String, String)>,
     /// Revision, and calls answered so far, of every pod that there is.
     pub by_pod: BTreeMap<(String, String), (String, u64)>,
+    pub endings: Vec<PodEnd>,
 }
 
 /// A call under way.
@@ -220,8 +222,9 @@ impl Cluster {
         self.worker_is_done(&call.pod);
     }
 
-    /// A pod is gone, and its calls with it.
-    pub(super) fn cut_calls(&mut self, pod: &Key) {
+    /// A pod's containers have ended, and its calls with them; gives how many.
+    pub(super) fn cut_calls(&mut self, pod: &Key) -> u64 {
+        let before = self.calls.under_way.len();
         let mut book = self.shared.book.lock();
         self.calls.under_way.retain(|_, call| {
             let cut = call.pod == *pod;
@@ -233,5 +236,6 @@ impl Cluster {
         book.gone.insert((pod.namespace.clone(), pod.name.clone()));
         book.active.remove(&(pod.namespace.clone(), pod.name.clone()));
         book.by_pod.remove(&(pod.namespace.clone(), pod.name.clone()));
+        (before - self.calls.under_way.len()) as u64
     }
 }

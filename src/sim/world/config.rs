@@ -25,6 +25,8 @@ pub struct WorldConfig {
     pub images: BTreeMap<String, ImageBehaviour>,
     /// Who calls; `None`: nobody.
     pub callers: Option<Callers>,
+    /// How many nodes there are. Pods are given to them in turn.
+    pub nodes: u32,
 }
 
 impl Default for WorldConfig {
@@ -37,6 +39,7 @@ impl Default for WorldConfig {
             default_image: ImageBehaviour::default(),
             images: BTreeMap::new(),
             callers: None,
+            nodes: 1,
         }
     }
 }

@@ -29,6 +29,15 @@ pub enum Task {
         /// Restarts before this one.
         times: u32,
     },
+    /// A pod's containers run again after an end.
+    Recover {
+        /// The pod.
+        pod: Key,
+        /// Its UID.
+        uid: String,
+        /// Restarts so far.
+        times: u32,
+    },
     /// A pod's containers have ended.
     Gone {
         /// The pod.

@@ -13,6 +13,7 @@ use crate::api::action::Verb;
 use crate::api::common::seconds;
 use crate::api::sessions::{ActiveCalls, Drain, OnMaxDrain, Sessions};
 use crate::api::status::{Phase, Role};
+use crate::core::intent::Intent;
 use crate::core::observe::BudgetSeen;
 
 pub(super) fn counted(steps: Vec<crate::api::rollout::Step>) -> VoiceRolloutSpec {
@@ -156,6 +157,22 @@ fn fewer_replicas_of_stable_take_idle_pods_and_wait_for_the_others() {
     assert_eq!((wanted(&w, 1), w.calls_of(&hash(1))), (1, 1), "{}", w.describe());
     w.settle();
     assert!(w.agents.iter().all(|a| a.mark.is_none() && a.out.is_none()), "{}", w.describe());
+}
+
+/// The marks say which pods go: without them the newest would, whoever talks on it.
+#[test]
+fn marks_stay_until_the_replica_set_controller_has_picked_its_pods() {
+    let mut w = World::deployed(counted(vec![weight(50)]));
+    w.agents.iter_mut().take(3).for_each(|a| a.calls = 1);
+    w.read_pods();
+    w.edit(|s| s.replicas = 3);
+    w.until("asked to be smaller", |w| wanted(w, 1) == 3);
+    let unmarked = |w: &World| w.decide().intents.iter().filter(|i| matches!(i, Intent::MarkPod { mark: None, .. })).count();
+    assert!(!w.seen.replica_sets[0].current && unmarked(&w) == 0, "not seen by its controller: {}", w.describe());
+    w.seen.replica_sets[0].current = true;
+    assert!(w.seen.replica_sets[0].exist == 4 && unmarked(&w) == 0, "seen, and no pod is gone: {}", w.describe());
+    w.settle();
+    assert!(w.agents.len() == 3 && w.agents.iter().all(|a| a.mark.is_none()), "{}", w.describe());
 }
 
 #[test]
