@@ -222,6 +222,11 @@ impl Cluster {
         self.worker_is_done(&call.pod);
     }
 
+    /// A pod is gone: it answers nobody any more.
+    pub(super) fn silence(&mut self, pod: &Key) {
+        self.shared.book.lock().gone.insert((pod.namespace.clone(), pod.name.clone()));
+    }
+
     /// A pod's containers have ended, and its calls with them; gives how many.
     pub(super) fn cut_calls(&mut self, pod: &Key) -> u64 {
         let before = self.calls.under_way.len();
@@ -233,7 +238,6 @@ impl Cluster {
             }
             !cut
         });
-        book.gone.insert((pod.namespace.clone(), pod.name.clone()));
         book.active.remove(&(pod.namespace.clone(), pod.name.clone()));
         book.by_pod.remove(&(pod.namespace.clone(), pod.name.clone()));
         (before - self.calls.under_way.len()) as u64

@@ -22,6 +22,7 @@ impl Cluster {
         let key = &change.key;
         let Some(pod) = &change.new else {
             let cut = self.cut_calls(key);
+            self.silence(key);
             if let Some(last) = &change.old {
                 self.note_end(key, last, cut);
             }
