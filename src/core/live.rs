@@ -8,6 +8,8 @@ use jiff::{SignedDuration, Timestamp};
 const TOLD_AFTER: u32 = 3;
 /// A pod that is read for so long after it was asked to end does not end at SIGTERM at once.
 const WENT_ON: SignedDuration = SignedDuration::from_secs(2);
+/// Calls that may all end, by themselves, between a reading and the next.
+const LAST: u64 = 2;
 /// Restarts with calls that a pod remembers.
 const MAX_LOST: usize = 20;
 
@@ -129,11 +131,11 @@ impl Ledger {
     }
 
     /// Calls that ended with the pod, now that it is gone: those of the last reading, unless it went on after it was
-    /// asked to end, had but one left, and then ended by itself without a failure, as an agent does that waits for its last
-    /// call. One that ends by itself with more than one, within a second of the reading, did not wait for them.
+    /// asked to end, had no more than [`LAST`], and then ended by itself without a failure, as an agent does that waits for
+    /// its last call. One that ends by itself with more, within a second of the reading, did not wait for them.
     pub fn cut_at_end(&self) -> u64 {
         let calls = self.calls.unwrap_or(0);
-        let waited = self.facts.ended_well && self.went_on && calls <= 1;
+        let waited = self.facts.ended_well && self.went_on && calls <= LAST;
         if waited { 0 } else { calls }
     }
 }

@@ -123,6 +123,19 @@ impl Dispatcher {
         }
     }
 
+    /// Of each worker's callers all but one hang up; gives how many calls go on, once the others have ended.
+    pub async fn hang_up_but_one_each(&self) -> Result<u64> {
+        let open: Vec<(u64, u64)> = self.hall.lock().open.iter().map(|(job, worker)| (*job, *worker)).collect();
+        let last: BTreeMap<u64, u64> = open.iter().map(|(job, worker)| (*worker, *job)).collect();
+        open.iter().filter(|(job, worker)| last[worker] != *job).for_each(|(job, _)| self.hang_up(*job));
+        let left = last.len() as u64;
+        wait_for("calls to end", PATIENCE, || async {
+            let open = self.report().open();
+            Ok(if open == left { Seen::Yes(left) } else { Seen::NotYet(format!("{open}, not {left}")) })
+        })
+        .await
+    }
+
     /// All callers hang up; waits until every worker has said that it has ended its calls.
     pub async fn hang_up_all(&self) -> Result<CallReport> {
         let open: Vec<u64> = self.hall.lock().open.keys().copied().collect();

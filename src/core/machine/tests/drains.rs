@@ -201,6 +201,14 @@ fn a_busy_stable_gets_smaller_though_calls_come_all_the_while() {
 }
 
 #[test]
+fn without_sessions_the_surplus_of_stable_ends_at_once() {
+    let mut w = World::deployed(VoiceRolloutSpec { sessions: None, ..counted(vec![weight(50)]) });
+    w.edit(|s| s.replicas = 1);
+    w.run(10);
+    assert_eq!((wanted(&w, 1), w.seen.pods.len()), (1, 0), "{}", w.describe());
+}
+
+#[test]
 fn a_busy_stable_that_should_be_smaller_is_told_once_and_ends_or_waits_as_the_spec_says() {
     for (on_max_drain, left) in [(OnMaxDrain::Terminate, 1), (OnMaxDrain::Keep, 4)] {
         let drain = Drain { on_max_drain, ..Drain::default() };
