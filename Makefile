@@ -1,6 +1,6 @@
 # make test    everything: format, lints, fast tests, then releases on a real control plane
 # make demo    three releases on the real control plane, with a live table (KEEP=1 leaves it running)
-# make soak    the property tests with long seeds (CASES=20000)
+# make soak    the property tests with long seeds (CASES=20000), and BAKES=1000 releases of 72 hours in virtual time
 # make bench   figures, of the operator on the real API server too (STACK_BENCH=rules,looks,evidence,readings needs no such thing)
 # make crds    writes the generated CRDs, for the repository and for the chart
 #
@@ -16,6 +16,7 @@ CARGO ?= cargo
 # Tests wait more than they compute: more of them at once than there are processors.
 REAL_THREADS ?= 6
 CASES ?= 20000
+BAKES ?= 1000
 SLOW := real stack_smoke
 ALL := $(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs))
 FAST := $(sort $(filter-out $(SLOW),$(ALL)))
@@ -73,7 +74,7 @@ demo: components
 
 soak:
 	PROPTEST_CASES=$(CASES) $(CARGO) test --locked --release --lib
-	PROPTEST_CASES=$(CASES) $(CARGO) test --locked --release $(FAST:%=--test %) -- --include-ignored
+	PROPTEST_CASES=$(CASES) VOICEROLLOUT_BAKE_SEEDS=$(BAKES) $(CARGO) test --locked --release $(FAST:%=--test %) -- --include-ignored
 
 bench: $(if $(PARTS),$(if $(filter verdicts callers release size,$(PARTS)),components),components)
 	$(CARGO) build --locked --release --bins --examples

@@ -24,6 +24,8 @@ mod changes;
 mod commands;
 #[path = "real/comparisons.rs"]
 mod comparisons;
+#[path = "real/dispatch.rs"]
+mod dispatch;
 #[path = "real/env.rs"]
 mod env;
 #[path = "real/faults.rs"]
@@ -48,6 +50,8 @@ mod refusals;
 mod releases;
 #[path = "real/verdicts.rs"]
 mod verdicts;
+#[path = "real/workers.rs"]
+mod workers;
 
 use std::time::Instant;
 

@@ -19,6 +19,8 @@ pub const CALLS_READABLE: &str = "CallsReadable";
 pub const ROUTES_IN_SYNC: &str = "RoutesInSync";
 /// New calls are shared as the weight says, as far as was seen; `Unknown` while there are too few.
 pub const SPLIT_OBSERVED: &str = "SplitObserved";
+/// What steps ask for can be shared by workers beside a whole stable; with `traffic.replicas` only.
+pub const WEIGHTS_REACHABLE: &str = "WeightsReachable";
 /// Services, VirtualServices, templates and Secrets that the spec names are there and usable.
 pub const REFERENCES_RESOLVED: &str = "ReferencesResolved";
 /// The preflight has found nothing that would cut live calls.

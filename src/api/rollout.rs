@@ -97,11 +97,11 @@ pub struct VoiceRolloutSpec {
     #[serde(default = "default_live")]
     #[schemars(range(min = 2, max = 20))]
     pub max_live_revisions: i32,
-    /// The old revision is kept at least this long after a promotion.
+    /// The old revision is kept at least this long after a promotion. Not with `traffic.replicas`: its workers would take calls.
     #[serde(default = "default_delay")]
     #[schemars(schema_with = "duration_schema")]
     pub scale_down_delay: Duration,
-    /// The failed revision is kept at least this long after an abort.
+    /// The failed revision is kept at least this long after an abort. Not with `traffic.replicas`.
     #[serde(default = "default_delay")]
     #[schemars(schema_with = "duration_schema")]
     pub abort_scale_down_delay: Duration,
@@ -161,15 +161,25 @@ pub enum Preflight {
 /// One of the ways to split traffic.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.istio)").message("set traffic.istio"))]
+#[x_kube(validation = Rule::new("has(self.istio) != has(self.replicas)").message("set exactly one of istio (routes split the calls) and replicas (workers pull them)"))]
+#[x_kube(validation = Rule::new("!has(self.replicas) || !has(self.proof)").message("proof holds calls against the weights of routes, and replicas has none: leave it out"))]
 pub struct Traffic {
     /// Istio VirtualService weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub istio: Option<IstioTraffic>,
+    /// For workers that pull their jobs: the share of new calls follows the share of workers. A step's weight is a number of
+    /// canary workers beside those of stable, of which none is taken away before the promotion, so that half of new calls is
+    /// the most that can be reached before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<ReplicasTraffic>,
     /// Checks after every change of the weight that new calls are shared as it says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
 }
+
+/// Workers that pull their jobs. There is nothing to set.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ReplicasTraffic {}
 
 /// Weights of Istio VirtualService http routes, between two Services or two subsets of one host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]

@@ -168,7 +168,7 @@ pub struct StepState {
     /// When the step became the current one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<MicroTime>,
-    /// Since when the current weight has been read back from every managed route.
+    /// Since when the current weight has been read back from every managed route, or has had its workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight_since: Option<MicroTime>,
     /// Since when the canary has had traffic in this attempt.
@@ -193,10 +193,11 @@ pub struct StepState {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Weights {
-    /// What the routes should say.
+    /// What the routes should say; with `traffic.replicas` what the step asks for.
     #[serde(default)]
     pub desired: i32,
-    /// The highest that a managed route was last seen to say.
+    /// The highest that a managed route was last seen to say; with `traffic.replicas` the share that the available workers
+    /// have, rounded.
     #[serde(default)]
     pub applied: i32,
     /// How new calls were really shared since the last change; with `traffic.proof` only.
@@ -320,6 +321,9 @@ pub struct RevisionStatus {
     /// The least time it is kept from then, in seconds.
     #[serde(default)]
     pub keep_seconds: i64,
+    /// Pods that were asked to end and go on for the calls they carry; with `traffic.replicas` only.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub ending: i32,
     /// Live calls of its pods, while a release or a drain is under way; those of pods that cannot be read are not in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub live_calls: Option<i64>,

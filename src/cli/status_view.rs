@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::table::{Cell, Ink, Paint, lines};
 use crate::api::analysis::Mode;
-use crate::api::conditions::{CALLS_READABLE, INVALID_SPEC, REFERENCES_RESOLVED, ROUTES_IN_SYNC};
+use crate::api::conditions::{CALLS_READABLE, INVALID_SPEC, REFERENCES_RESOLVED, ROUTES_IN_SYNC, WEIGHTS_REACHABLE};
 use crate::api::proof::SplitVerdict;
 use crate::api::run::{RunKind, Verdict};
 use crate::api::status::{AbortRecord, DecisionRecord, GateSummary, Phase, PreflightFinding, RevisionStatus, Role};
@@ -123,8 +123,11 @@ fn weight(status: &VoiceRolloutStatus) -> String {
     } else {
         format!("{applied} % canary {canary}, {} % stable {stable}", 100 - applied)
     };
-    if status.weights.desired != applied {
-        text.push_str(&format!(" (on the way to {} %)", status.weights.desired));
+    let desired = status.weights.desired;
+    if desired != applied {
+        // Workers that pull their jobs reach what whole numbers of them can.
+        let there = status.step.weight_since.is_some();
+        text.push_str(&if there { format!(" (the step asks for {desired} %)") } else { format!(" (on the way to {desired} %)") });
     }
     text
 }
@@ -145,7 +148,7 @@ fn aborted(abort: &AbortRecord, now: Timestamp) -> String {
 fn problems(conditions: &[Condition]) -> Vec<(&str, String)> {
     let bad = |c: &&Condition| match c.type_.as_str() {
         INVALID_SPEC => c.status == "True",
-        ROUTES_IN_SYNC | REFERENCES_RESOLVED | CALLS_READABLE => c.status == "False",
+        ROUTES_IN_SYNC | REFERENCES_RESOLVED | CALLS_READABLE | WEIGHTS_REACHABLE => c.status == "False",
         _ => false,
     };
     let split = |c: &Condition| c.message.lines().map(str::to_owned).collect::<Vec<_>>();
@@ -153,6 +156,7 @@ fn problems(conditions: &[Condition]) -> Vec<(&str, String)> {
         INVALID_SPEC => "Invalid",
         ROUTES_IN_SYNC => "Routes",
         CALLS_READABLE => "Calls",
+        WEIGHTS_REACHABLE => "Reach",
         _ => "Missing",
     };
     let label = |(at, (name, line)): (usize, (&'static str, String))| (if at == 0 { name } else { "" }, line);
@@ -203,6 +207,9 @@ fn revisions(revisions: &[RevisionStatus], now: Timestamp, paint: Paint) -> Vec<
         let mut notes = Vec::new();
         if revision.aborted {
             notes.push("aborted".to_owned());
+        }
+        if revision.ending > 0 {
+            notes.push(format!("{} ending", pods(revision.ending)));
         }
         if let Some(calls) = revision.live_calls {
             notes.push(format!("{calls} live calls"));

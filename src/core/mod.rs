@@ -18,6 +18,7 @@ pub mod revision;
 pub mod route;
 pub mod stats;
 pub mod window;
+pub mod workers;
 
 /// Something wrong in a resource: where, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

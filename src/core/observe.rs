@@ -97,6 +97,8 @@ pub struct ReplicaSetSeen {
     pub labelled: bool,
     /// Pods Ready that were taken out of traffic.
     pub out: i32,
+    /// Pods that were asked to end, or are about to be, and are still there; where workers pull their jobs.
+    pub ending: i32,
 }
 
 impl ReplicaSetSeen {

@@ -21,6 +21,7 @@ use crate::core::preflight::{self, Finding};
 use crate::core::proof::{self, ProofPlan};
 use crate::core::resolve::{self, Claim, Facts};
 use crate::core::revision::steps_hash;
+use crate::core::workers;
 
 use checks::{check_drain, check_durations, check_traffic, check_workload, checked};
 
@@ -80,6 +81,8 @@ pub struct Plan {
     pub abort_scale_down_delay: Duration,
     /// Split by subsets of a DestinationRule rather than by Services.
     pub by_subset: bool,
+    /// Workers pull their jobs: a weight is a number of them.
+    pub by_workers: bool,
     /// What the preflight has found.
     pub findings: Vec<Finding>,
     /// A release does not raise the canary's weight while there is a finding.
@@ -181,6 +184,7 @@ impl Plan {
             scale_down_delay: std_duration(spec.scale_down_delay),
             abort_scale_down_delay: std_duration(spec.abort_scale_down_delay),
             by_subset: istio.is_some_and(|i| i.destination_rule.is_some()),
+            by_workers: spec.traffic.istio.is_none() && spec.traffic.replicas.is_some(),
             findings: preflight::findings(spec, &seen.surroundings),
             enforce_preflight: spec.preflight == Preflight::Enforce,
             errors,
@@ -197,6 +201,9 @@ impl Plan {
     ///
     /// Any traffic at all gets at least one pod: 1 % of ten replicas is one pod.
     pub fn canary_pods_at(&self, index: usize, weight: i32) -> i32 {
+        if self.by_workers {
+            return workers::count(weight, self.replicas);
+        }
         let reached = self.steps.iter().take(index + 1);
         let scale = reached.filter_map(|s| if let PlanStep::CanaryScale(c) = s { Some(*c) } else { None }).next_back();
         let share = |percent: i32| ((i64::from(self.replicas) * i64::from(percent) + 99) / 100) as i32;

@@ -92,6 +92,7 @@ impl Hands<'_> {
             Intent::ReturnRoute { route } => self.return_route(route).await,
             Intent::CreateReplicaSet { hash, number, replicas } => self.create_replica_set(hash, *number, *replicas).await,
             Intent::ScaleReplicaSet { name, replicas } => {
+                self.check_workers(name, *replicas).await?;
                 let what = format!("scale ReplicaSet {namespace}/{name} to {replicas}");
                 let patch = Patch::Merge(json!({"spec": {"replicas": replicas, "minReadySeconds": self.rollout.spec.min_ready_seconds}}));
                 let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &namespace);
@@ -160,6 +161,13 @@ impl Hands<'_> {
         Err(ActError::Stale(format!("VoiceRollout {namespace}/{name}")))
     }
 
+    /// Workers that pull their jobs take new calls as soon as they run: more of them is more traffic.
+    async fn check_workers(&self, set: &str, replicas: i32) -> Result<(), ActError> {
+        let known = self.stores.replica_sets.get(&self.namespace(), set).and_then(|s| s.seen.as_ref().map(|seen| seen.wanted));
+        let more = known.is_none_or(|wanted| replicas > wanted) && replicas > 0;
+        if more && self.rollout.spec.traffic.replicas.is_some() { self.check_current().await } else { Ok(()) }
+    }
+
     async fn set_weights(&self, namespace: &str, name: &str, canary: i32, direction: Direction) -> Result<(), ActError> {
         let own = self.namespace();
         let istio = self.istio()?;
@@ -193,6 +201,7 @@ impl Hands<'_> {
         let namespace = self.namespace();
         let set = workload::build(self.rollout, hash, number, replicas);
         let name = set.name_any();
+        self.check_workers(&name, replicas).await?;
         let api: Api<ReplicaSet> = Api::namespaced(self.client.clone(), &namespace);
         let what = format!("create ReplicaSet {namespace}/{name}");
         match write(

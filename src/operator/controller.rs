@@ -18,7 +18,8 @@ use super::backoff::Backoff;
 use super::cache::{Cache, Change, Id, Kept, fill};
 use super::clock::Clock;
 use super::kept::{
-    ActionKept, BudgetKept, IstioKept, PodKept, ROUTE, RULE, RunKept, SERVICE, ServiceKept, SetKept, SliceKept, TEMPLATE, TemplateKept,
+    ActionKept, AutoscalerKept, BudgetKept, IstioKept, PodKept, ROUTE, RULE, RunKept, SERVICE, ServiceKept, SetKept, SliceKept, TEMPLATE,
+    TemplateKept,
 };
 use super::leadership::Leadership;
 use super::live::{LiveCalls, Poller};
@@ -175,6 +176,7 @@ fn open(stores: &mut Stores, live: &LiveCalls, client: &Client, namespace: Optio
     let live = live.clone();
     let pods = pods.inspect(move |change| live.look(change)).boxed();
     let budgets = fill(&mut stores.budgets, scoped(client, namespace), any(), BudgetKept::keep);
+    let autoscalers = fill(&mut stores.autoscalers, scoped(client, namespace), any(), AutoscalerKept::keep);
     let actions = fill(&mut stores.actions, scoped(client, namespace), any(), ActionKept::keep);
     let services = fill(&mut stores.services, scoped(client, namespace), any(), ServiceKept::keep);
     let slices = fill(&mut stores.slices, scoped(client, namespace), any(), SliceKept::keep);
@@ -189,6 +191,7 @@ fn open(stores: &mut Stores, live: &LiveCalls, client: &Client, namespace: Optio
             related(sets, |set| set.rollout.as_deref()),
             related(pods, |pod| pod.rollout.as_deref()),
             related(budgets, |budget| budget.rollout.as_deref()),
+            related(autoscalers, |scaler| scaler.rollout.as_deref()),
             related(actions, |action| action.rollout.as_deref()),
         ],
         named: vec![
@@ -214,9 +217,10 @@ async fn drive(
     scope: Scope,
     context: Arc<Context>,
     ready: Arc<watch::Sender<bool>>,
-    stop: impl Future<Output = ()> + Send + Sync + 'static,
+    stop: impl Future<Output = ()> + Clone + Send + Sync + 'static,
 ) {
     let gate = ready.subscribe();
+    let filled = ready.subscribe();
     let finder = context.clone();
     let by_name = stream::select_all(scope.named).flat_map(move |changed| {
         let rollouts = finder.stores.rollouts.naming(changed.kind, &changed.id.namespace, &changed.id.name);
@@ -231,7 +235,7 @@ async fn drive(
         .reconcile_on(by_name)
         .reconcile_all_on(becomes_true(ready.subscribe()))
         .reconcile_all_on(gains(&context.leadership))
-        .graceful_shutdown_on(stop);
+        .graceful_shutdown_on(stop.clone());
     let when_ready = move |object, context| {
         let filled = *gate.borrow();
         async move {
@@ -239,7 +243,18 @@ async fn drive(
             if filled { timed(object, context).await } else { Ok(kube::runtime::controller::Action::await_change()) }
         }
     };
-    controller.run(when_ready, on_error, context).for_each(|_| std::future::ready(())).await;
+    let work = controller.run(when_ready, on_error, context).for_each(|_| std::future::ready(()));
+    // One that is stopped before its first list has come would wait for it; and without it there are no passes to finish.
+    let unready = async {
+        stop.await;
+        if *filled.borrow() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = unready => {}
+    }
 }
 
 async fn timed(object: Arc<Rollouts>, context: Arc<Context>) -> Result<kube::runtime::controller::Action, super::reconcile::Error> {

@@ -35,17 +35,16 @@ pub fn subject(rollout: &VoiceRollout) -> Subject {
     }
 }
 
-/// ReplicaSets of the rollout, with what their pods say.
+/// ReplicaSets of the rollout, with what their pods say. Their controller does not count pods that were asked to end; those
+/// of workers may carry calls. Of a set that is to have none, every pod is one of them, whether or not its cache shows that
+/// yet.
 fn replica_sets(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Vec<ReplicaSetSeen> {
     let mut sets = stores.replica_sets_of(namespace, &rollout.uid().unwrap_or_default());
+    let workers = rollout.spec.traffic.replicas.is_some();
     for (_, pod) in stores.pods_of(namespace, &rollout.name_any()) {
-        if pod.out.is_some()
-            && pod.ready
-            && !pod.facts.ending
-            && let Some(set) = sets.iter_mut().find(|s| *s.name == *pod.set)
-        {
-            set.out += 1;
-        }
+        let Some(set) = sets.iter_mut().find(|s| *s.name == *pod.set) else { continue };
+        set.out += i32::from(pod.out.is_some() && pod.ready && !pod.facts.ending);
+        set.ending += i32::from(workers && !pod.over && (pod.facts.ending || set.wanted == 0));
     }
     sets
 }
@@ -61,7 +60,7 @@ pub fn gather(stores: &Stores, live: &LiveCalls, rollout: &VoiceRollout, now: Ti
         None => (unusable_arm("traffic"), unusable_arm("traffic")),
     };
     let (pods, cut) = live::pods(stores, live, rollout, &replica_sets, now);
-    let surroundings = surroundings::of(stores, rollout, &namespace, &pods);
+    let surroundings = surroundings::of(stores, rollout, &namespace, &replica_sets, &pods);
     let split = istio.and_then(|i| split(stores, &namespace, i).ok());
     let rival = rival(stores, rollout, &namespace);
     let theirs = |v| rival.is_some() && is_theirs(stores, rollout, &namespace, v);

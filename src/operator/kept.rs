@@ -1,5 +1,6 @@
 //! What the caches keep of each kind.
 
+mod autoscaler;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use crate::core::preflight::{self, Keeper, UNMANAGED_ROUTES_ANNOTATION};
 use crate::core::resolve::TemplateContent;
 use crate::core::route;
 
+pub use autoscaler::AutoscalerKept;
 pub use workload::{BudgetKept, PodKept, SetKept};
 
 /// A copy of the whole manifest that kubectl leaves behind.
@@ -44,6 +46,8 @@ pub const HOST: &str = "host";
 pub const TEMPLATE: &str = "template";
 /// Group of all PodDisruptionBudgets of a namespace.
 pub const BUDGET: &str = "budget";
+/// Group of autoscalers, by the ReplicaSet that they scale.
+pub const SET: &str = "set";
 /// Group of what names a rollout.
 pub const ROLLOUT: &str = "rollout";
 

@@ -27,6 +27,8 @@ use record::Seen;
 const POLL: Duration = Duration::from_secs(2);
 /// Time between a failed request and the next.
 const RETRY: Duration = Duration::from_secs(1);
+/// Most attempts to give the Lease up.
+const RELEASES: u32 = 3;
 
 /// Which Lease, and how it is held.
 #[derive(Clone, Debug)]
@@ -223,12 +225,26 @@ impl Elector {
     /// Gives the Lease up, so that a standby need not wait for its end.
     async fn release(mut self) {
         self.set(None);
-        if let Some(held) = self.held.take() {
+        if self.held.is_none() {
+            return;
+        }
+        for _ in 0..RELEASES {
+            let Some(held) = self.held.take() else { break };
             match self.replace(record::released(&held, self.clock.now())).await {
-                Ok(_) => tracing::info!(lease = self.config.name, "gave up the lease"),
-                Err(error) => tracing::warn!(%error, "the next leader has to wait for the end of the lease"),
+                Ok(_) => return tracing::info!(lease = self.config.name, "gave up the lease"),
+                // A renewal without an answer was carried out, or somebody edited the record.
+                Err(error) if error.is_outdated() => {
+                    let found = self.get().await.ok().flatten();
+                    self.held = found.filter(|lease| record::holder(lease) == Some(&self.config.identity));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the lease is not given up yet");
+                    self.held = Some(held);
+                    tokio::time::sleep(RETRY).await;
+                }
             }
         }
+        tracing::warn!(lease = self.config.name, "the next leader has to wait for the end of the lease");
     }
 
     async fn get(&self) -> Result<Option<Lease>, LeaseError> {

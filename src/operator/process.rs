@@ -54,7 +54,9 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Runs both controllers until `stop` is true, then lets passes under way finish and gives the Lease up.
+    /// Runs both controllers until `stop` is true, then lets passes under way finish and gives the Lease up. One that does
+    /// not finish in time is ended in the middle of a request, which may still be carried out: then the Lease runs out by
+    /// itself, as after a crash, and whoever takes it writes after that request.
     pub async fn run(self, stop: watch::Receiver<bool>) {
         let (give_up, given_up) = watch::channel(false);
         let (leadership, lease) = match self.lease {
@@ -108,14 +110,22 @@ impl Operator {
             stopped(stop.clone()).await;
             tokio::time::sleep(SHUTDOWN).await;
         };
-        tokio::select! {
-            () = work => tracing::info!("controllers stopped"),
-            () = late => tracing::warn!("controllers did not stop in time"),
-        }
+        let finished = tokio::select! {
+            () = work => true,
+            () = late => false,
+        };
         controllers.shutdown().await;
-        give_up.send_replace(true);
-        if let Some(task) = lease {
-            let _ = task.await;
+        match lease {
+            Some(task) if finished => {
+                tracing::info!("controllers stopped");
+                give_up.send_replace(true);
+                let _ = task.await;
+            }
+            Some(task) => {
+                tracing::warn!("controllers did not stop in time: the next leader waits for the end of the lease");
+                task.abort();
+            }
+            None => {}
         }
     }
 }

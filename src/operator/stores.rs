@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 
 use super::cache::{Cache, Id, Writer, events, group};
 use super::kept::{
-    ActionKept, BUDGET, BudgetKept, HOST, IstioKept, Names, OWNER, PodKept, ROLLOUT, RunKept, SERVICE, ServiceKept, SetKept, SliceKept,
-    TemplateKept, without_bookkeeping,
+    ActionKept, AutoscalerKept, BUDGET, BudgetKept, HOST, IstioKept, Names, OWNER, PodKept, ROLLOUT, RunKept, SERVICE, SET, ServiceKept,
+    SetKept, SliceKept, TemplateKept, without_bookkeeping,
 };
 use crate::api::{VoiceAnalysisRun, VoiceRollout};
 use crate::core::observe::ReplicaSetSeen;
@@ -88,6 +88,8 @@ pub struct Stores {
     pub pods: Cache<PodKept>,
     /// PodDisruptionBudgets.
     pub budgets: Cache<BudgetKept>,
+    /// HorizontalPodAutoscalers of ReplicaSets.
+    pub autoscalers: Cache<AutoscalerKept>,
     /// Services.
     pub services: Cache<ServiceKept>,
     /// EndpointSlices.
@@ -111,7 +113,7 @@ impl Stores {
     pub async fn ready(&self) {
         let parts = [
             ("rollouts", self.rollouts.ready().boxed()),
-            ("workloads", async { _ = tokio::join!(self.replica_sets.ready(), self.pods.ready(), self.budgets.ready()) }.boxed()),
+            ("workloads", self.workloads_ready().boxed()),
             ("services", async { _ = tokio::join!(self.services.ready(), self.slices.ready()) }.boxed()),
             ("istio", async { _ = tokio::join!(self.virtual_services.ready(), self.destination_rules.ready()) }.boxed()),
             ("analysis", self.analysis_ready().boxed()),
@@ -120,6 +122,10 @@ impl Stores {
             tracing::debug!(cache = name, "waiting for the cache");
             part.await;
         }
+    }
+
+    async fn workloads_ready(&self) {
+        tokio::join!(self.replica_sets.ready(), self.pods.ready(), self.budgets.ready(), self.autoscalers.ready());
     }
 
     async fn analysis_ready(&self) {
@@ -139,6 +145,11 @@ impl Stores {
     /// PodDisruptionBudgets of a namespace, by name.
     pub fn budgets_of(&self, namespace: &str) -> Vec<(Id, Arc<BudgetKept>)> {
         self.budgets.of(&group(BUDGET, namespace, ""))
+    }
+
+    /// What scales a ReplicaSet, by name.
+    pub fn autoscalers_of(&self, namespace: &str, set: &str) -> Vec<Arc<AutoscalerKept>> {
+        self.autoscalers.of(&group(SET, namespace, set)).into_iter().map(|(_, scaler)| scaler).collect()
     }
 
     /// EndpointSlices of a Service.

@@ -4,13 +4,15 @@ use kube::ResourceExt;
 
 use super::gather::{own, route_namespace, writable_route};
 use super::stores::Stores;
+use super::workload::replica_set_name;
 use crate::api::VoiceRollout;
 use crate::api::rollout::{IstioTraffic, VirtualServiceRef};
-use crate::core::observe::{PodSeen, unread};
-use crate::core::preflight::{Keeper, KeptObject, Surroundings, VirtualServiceSeen};
+use crate::core::observe::{PodSeen, ReplicaSetSeen, unread};
+use crate::core::preflight::{AutoscalerSeen, Keeper, KeptObject, Surroundings, VirtualServiceSeen};
+use crate::core::revision::revision_hash;
 
-/// Of a rollout in `namespace`, with what is known of its pods.
-pub fn of(stores: &Stores, rollout: &VoiceRollout, namespace: &str, pods: &[PodSeen]) -> Surroundings {
+/// Of a rollout in `namespace`, with what is known of its ReplicaSets and pods.
+pub fn of(stores: &Stores, rollout: &VoiceRollout, namespace: &str, sets: &[ReplicaSetSeen], pods: &[PodSeen]) -> Surroundings {
     let istio = rollout.spec.traffic.istio.as_ref();
     let seen = |istio: &IstioTraffic, reference: &VirtualServiceRef| {
         let (object, split) = writable_route(stores, namespace, route_namespace(namespace, reference), istio, reference).ok()?;
@@ -20,8 +22,20 @@ pub fn of(stores: &Stores, rollout: &VoiceRollout, namespace: &str, pods: &[PodS
         virtual_services: istio.iter().flat_map(|i| i.virtual_services.iter().filter_map(|v| seen(i, v))).collect(),
         selectors: istio.map(|i| selectors(stores, namespace, i)).unwrap_or_default(),
         sidecars: stores.sidecars_of(namespace, &rollout.name_any()),
+        autoscalers: autoscalers(stores, rollout, namespace, sets),
+        rollout: rollout.name_any(),
         unread: unread(pods),
     }
+}
+
+/// What scales a ReplicaSet of the rollout, also of the revision that the template describes, before it is made.
+fn autoscalers(stores: &Stores, rollout: &VoiceRollout, namespace: &str, sets: &[ReplicaSetSeen]) -> Vec<AutoscalerSeen> {
+    let next = replica_set_name(&rollout.name_any(), &revision_hash(&rollout.spec.template));
+    let mut names: Vec<&String> = sets.iter().map(|s| &s.name).chain([&next]).collect();
+    names.sort();
+    names.dedup();
+    let all = names.into_iter().flat_map(|set| stores.autoscalers_of(namespace, set));
+    all.filter_map(|scaler| scaler.seen.clone()).collect()
 }
 
 /// Objects whose selectors are written, as far as a GitOps tool keeps them.

@@ -153,6 +153,20 @@ pub fn terminating(resource: &Resource, name: &str, namespace: &str) -> Box<Stat
     about(status(403, "Forbidden", message), resource, &resource.plural, name)
 }
 
+/// 429 for an eviction that a PodDisruptionBudget forbids.
+pub fn over_budget(budget: &str, desired: i64, healthy: i64) -> Box<Status> {
+    let mut answer = status(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.");
+    let message = format!("The disruption budget {budget} needs {desired} healthy pods and has {healthy} currently");
+    let cause = StatusCause { reason: "DisruptionBudget".into(), message, field: String::new() };
+    answer.details = Some(StatusDetails { causes: vec![cause], ..no_details() });
+    answer
+}
+
+/// 500 for an eviction that two PodDisruptionBudgets are about.
+pub fn two_budgets() -> Box<Status> {
+    internal("This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.")
+}
+
 /// 415.
 pub fn unsupported_patch(content_type: &str) -> Box<Status> {
     status(

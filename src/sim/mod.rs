@@ -3,6 +3,7 @@
 mod apply;
 mod builtin;
 mod delete;
+mod evict;
 mod fail;
 mod fields;
 pub mod journal;
@@ -34,7 +35,7 @@ use schema::Schema;
 pub use journal::{Fault, RequestInfo, Verb};
 pub use patch::PatchKind;
 pub use scenario::{Scenario, ScenarioError};
-pub use server::{Latency, SimServer};
+pub use server::{Latency, Pace, SimServer, Written};
 pub use service::SimService;
 pub use sources::ScenarioSources;
 pub use world::{World, WorldConfig};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -200,6 +201,7 @@ pub fn built_in() -> Vec<Resource> {
         slice,
         lease,
         Resource::built_in::<PodDisruptionBudget>(true).with_status(),
+        Resource::built_in::<HorizontalPodAutoscaler>(true).with_status(),
         Resource::built_in::<NewEvent>(true),
         Resource::istio("VirtualService", "virtualservices"),
         Resource::istio("DestinationRule", "destinationrules"),

@@ -69,7 +69,7 @@ impl Request {
         let query: HashMap<String, String> =
             url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
         let header = |name: http::HeaderName| parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let verb = verb_of(&parts.method, name, &query)?;
+        let verb = verb_of(&parts.method, name, subresource, &query)?;
         let patch = match verb {
             Verb::Patch => {
                 let content_type = header(http::header::CONTENT_TYPE);
@@ -168,13 +168,14 @@ impl Request {
     }
 }
 
-fn verb_of(method: &Method, name: &str, query: &HashMap<String, String>) -> Answer<Verb> {
+fn verb_of(method: &Method, name: &str, subresource: &str, query: &HashMap<String, String>) -> Answer<Verb> {
     let watch = query.get("watch").is_some_and(|w| w == "true" || w == "1");
     Ok(match (method, name.is_empty()) {
         (&Method::GET, true) if watch => Verb::Watch,
         (&Method::GET, true) => Verb::List,
         (&Method::GET, false) => Verb::Get,
         (&Method::POST, true) => Verb::Create,
+        (&Method::POST, false) if subresource == "eviction" => Verb::Create,
         (&Method::PUT, false) => Verb::Update,
         (&Method::PATCH, false) => Verb::Patch,
         (&Method::DELETE, false) => Verb::Delete,

@@ -33,6 +33,40 @@ pub struct Latency {
     pub watch: Duration,
 }
 
+/// How watches go on while nothing changes.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Time between bookmarks.
+    pub bookmarks: Duration,
+    /// Length of every watch; `None`: what its request asks for. Days of virtual time cost less with watches that are long.
+    pub longest: Option<Duration>,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { bookmarks: Duration::from_secs(60), longest: None }
+    }
+}
+
+/// One change of one object, whoever made it.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// resourceVersion of the change.
+    pub version: u64,
+    /// When.
+    pub at: tokio::time::Instant,
+    /// Plural name of the kind.
+    pub resource: String,
+    /// Namespace; empty for cluster-wide kinds.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// As it was; `None` when it was created.
+    pub old: Option<Arc<Value>>,
+    /// As it is; `None` when it was deleted.
+    pub new: Option<Arc<Value>>,
+}
+
 /// A Kubernetes API server in this process, without sockets. Clones share it.
 ///
 /// It follows tokio's clock, so it runs in virtual time wherever tokio does. Namespaces other than `default` and
@@ -48,6 +82,7 @@ struct Inner {
     journal: Mutex<Journal>,
     interceptors: Mutex<Vec<Interceptor>>,
     latency: Mutex<Latency>,
+    pace: Mutex<Pace>,
     number: AtomicU64,
     breaks: watch::Sender<u64>,
     held: watch::Sender<bool>,
@@ -69,6 +104,7 @@ impl SimServer {
                 journal: Mutex::default(),
                 interceptors: Mutex::default(),
                 latency: Mutex::default(),
+                pace: Mutex::default(),
                 number: AtomicU64::new(0),
                 breaks: watch::channel(0).0,
                 held: watch::channel(false).0,
@@ -125,6 +161,15 @@ impl SimServer {
     /// The delays.
     pub fn latency(&self) -> Latency {
         *self.inner.latency.lock()
+    }
+
+    /// Sets how watches go on; those that have begun stay as they are.
+    pub fn set_pace(&self, pace: Pace) {
+        *self.inner.pace.lock() = pace;
+    }
+
+    pub(super) fn pace(&self) -> Pace {
+        *self.inner.pace.lock()
     }
 
     /// Breaks the connection of every watch.
@@ -211,6 +256,27 @@ impl SimServer {
     /// The newest resourceVersion.
     pub fn version(&self) -> u64 {
         self.with_state(|state| state.store.version())
+    }
+
+    /// Tells when something was changed.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.with_state(|state| state.store.subscribe())
+    }
+
+    /// Every change after a version, oldest first, as far as the log reaches back.
+    pub fn changes_since(&self, version: u64) -> Vec<Written> {
+        self.with_state(|state| {
+            let written = |c: &super::store::Change| Written {
+                version: c.version,
+                at: c.at,
+                resource: state.resources.get(c.key.kind).map(|r| r.plural.clone()).unwrap_or_default(),
+                namespace: c.key.namespace.clone(),
+                name: c.key.name.clone(),
+                old: c.old.clone(),
+                new: c.new.clone(),
+            };
+            state.store.changes_after(version).map(written).collect()
+        })
     }
 
     /// An object, by the plural name of its kind.

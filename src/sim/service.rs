@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use kube::client::Body;
 use serde_json::{Value, json};
 
-use super::delete::Deleted;
+use super::delete::{DeleteOptions, Deleted};
 use super::fail::{self, Answer};
 use super::journal::{Fault, RequestInfo, Verb};
 use super::patch;
@@ -148,6 +148,12 @@ fn answer(server: &SimServer, state: &mut State, request: &Request) -> Answer<Re
         ("status", Verb::Get | Verb::Update | Verb::Patch) if resource.status => {}
         ("scale", Verb::Get | Verb::Update | Verb::Patch) if resource.scale.is_some() => {
             return scale(state, request).map(|scale| object(StatusCode::OK, &scale));
+        }
+        ("eviction", Verb::Create) if resource.kind == "Pod" => {
+            let asked = json_body(&request.body)?;
+            let grace = asked.pointer("/deleteOptions/gracePeriodSeconds").and_then(Value::as_i64);
+            state.evict(namespace, name, &DeleteOptions { grace, ..DeleteOptions::default() })?;
+            return Ok(object(StatusCode::CREATED, &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"})));
         }
         ("log", Verb::Get) if resource.kind == "Pod" => {
             return state.log_text(request).map(|text| respond(StatusCode::OK, "text/plain", Bytes::from(text)));

@@ -15,13 +15,11 @@ use tokio::time::Instant;
 use super::fail::{self, Answer};
 use super::request::Request;
 use super::selector::Filter;
-use super::server::SimServer;
+use super::server::{Pace, SimServer};
 use super::service::metadata_only;
 use super::state::State;
 use super::store::Change;
 
-/// Time between bookmarks.
-const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Length of a watch that asks for none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
 
@@ -38,6 +36,7 @@ struct Watch {
     queue: VecDeque<Bytes>,
     deadline: Instant,
     bookmark_at: Option<Instant>,
+    bookmark_every: Duration,
     changes: watch::Receiver<u64>,
     breaks: watch::Receiver<u64>,
     held: watch::Receiver<bool>,
@@ -57,7 +56,9 @@ pub fn start(server: &SimServer, state: &State, request: &Request) -> Answer<imp
     if send_initial && request.param("resourceVersionMatch") != Some("NotOlderThan") {
         return Err(fail::bad_request("sendInitialEvents requires resourceVersionMatch=NotOlderThan"));
     }
-    let timeout = request.number("timeoutSeconds")?.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+    let Pace { bookmarks: bookmark_every, longest } = server.pace();
+    let asked = request.number("timeoutSeconds")?.map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+    let timeout = longest.unwrap_or(asked);
     let now = Instant::now();
     let (breaks, held) = server.watch_controls();
     let mut watch = Watch {
@@ -71,7 +72,8 @@ pub fn start(server: &SimServer, state: &State, request: &Request) -> Answer<imp
         cursor: from,
         queue: VecDeque::new(),
         deadline: now + timeout,
-        bookmark_at: bookmarks.then(|| now + BOOKMARK_EVERY),
+        bookmark_at: bookmarks.then(|| now + bookmark_every),
+        bookmark_every,
         changes: state.store.subscribe(),
         breaks,
         held,
@@ -167,7 +169,7 @@ impl Watch {
             if !*self.held.borrow() {
                 self.bookmark(Value::Null);
             }
-            self.bookmark_at = Some(now + BOOKMARK_EVERY);
+            self.bookmark_at = Some(now + self.bookmark_every);
         }
     }
 

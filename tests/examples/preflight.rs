@@ -9,7 +9,7 @@ use voicerollout::api::VoiceRollout;
 use voicerollout::core::plan::Plan;
 use voicerollout::core::preflight::{Finding, codes};
 use voicerollout::operator::gather::gather;
-use voicerollout::operator::kept::{IstioKept, ServiceKept};
+use voicerollout::operator::kept::{AutoscalerKept, IstioKept, ServiceKept};
 use voicerollout::operator::live::LiveCalls;
 use voicerollout::operator::stores::Stores;
 
@@ -33,6 +33,9 @@ fn found(documents: &[Value]) -> Vec<Finding> {
             }
             "Service" => {
                 stores.services.part().apply(&Event::Apply(parsed(&document)), ServiceKept::keep);
+            }
+            "HorizontalPodAutoscaler" => {
+                stores.autoscalers.part().apply(&Event::Apply(parsed(&document)), AutoscalerKept::keep);
             }
             "VoiceRollout" => rollout = Some(parsed(&document)),
             _ => {}

@@ -1,10 +1,15 @@
 //! Live calls over promotions, aborts, new versions, smaller sizes and restarts, in virtual time: none is cut before
 //! `drain.maxDrain`, and those that are cut are counted.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
 use voicerollout::api::VoiceRolloutStatus;
+use voicerollout::api::common::MARK_ANNOTATION;
 use voicerollout::api::status::{Phase, Role};
 use voicerollout::sim::world::{Callers, WorldConfig};
 
@@ -70,6 +75,8 @@ async fn no_call_is_cut_by_promotions_aborts_new_versions_smaller_sizes_and_rest
     let done = cluster.wait("agent", "drained", |s| draining(s) == 0 && s.replicas == 2).await;
     assert_eq!((cut(&cluster), told_cut(&done)), (0, 0), "{:?}", cluster.world.calls());
     assert!(cluster.world.violations().is_empty(), "{:?}", cluster.world.violations());
+    // It goes with the last pod.
+    tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(cluster.server.peek_all("poddisruptionbudgets", Some("voice")).len(), 0);
 }
 
@@ -116,4 +123,69 @@ async fn three_revisions_live_at_once_and_a_fourth_waits() {
     let done = cluster.wait("agent", "promoted", |s| s.phase == Phase::Healthy).await;
     cluster.wait("agent", "drained", |s| draining(s) == 0).await;
     assert_eq!((cut(&cluster), told_cut(&done)), (0, 0));
+}
+
+/// Name of the ReplicaSet of the revision that drains.
+async fn draining_set(cluster: &Cluster) -> String {
+    let status = cluster.status("agent").await;
+    let revision = status.revisions.iter().find(|r| r.role == Role::Draining).expect("one drains");
+    format!("agent-{}", revision.hash)
+}
+
+/// As somebody who is not the operator.
+async fn resize(cluster: &Cluster, set: &str, replicas: usize) {
+    let api: Api<ReplicaSet> = Api::namespaced(cluster.client.clone(), "voice");
+    let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+    api.patch_scale(set, &PatchParams::default(), &patch).await.expect("scaled");
+}
+
+/// Pods of a ReplicaSet that are not asked to end: those marked as busy, and all.
+fn pods(cluster: &Cluster, set: &str) -> (usize, usize) {
+    let all = cluster.server.peek_all("pods", Some("voice"));
+    let here = |p: &&Arc<Value>| p["metadata"]["ownerReferences"][0]["name"] == set && p["metadata"]["deletionTimestamp"].is_null();
+    let here: Vec<_> = all.iter().filter(here).collect();
+    (here.iter().filter(|p| p["metadata"]["annotations"][MARK_ANNOTATION] == "busy").count(), here.len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_else_changes_the_size_of_a_draining_revision() {
+    let cluster = deployed("{zeroFor: 5m}", callers(60, 300, 1500)).await;
+    promoted(&cluster, "agent:v2").await;
+    let set = draining_set(&cluster).await;
+    let busy = loop {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let (busy, all) = pods(&cluster, &set);
+        if busy > 0 && busy < all {
+            break busy;
+        }
+        assert!(all > 0, "no pod was quiet while another one talked");
+    };
+    resize(&cluster, &set, busy).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!((pods(&cluster, &set).1, cut(&cluster)), (busy, 0), "those that talk stay");
+    resize(&cluster, &set, busy + 3).await;
+    let done = cluster.wait("agent", "drained", |s| draining(s) == 0).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((cut(&cluster), told_cut(&done), pods(&cluster, &set).1), (0, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_that_end_because_somebody_else_made_a_draining_revision_smaller_are_counted_and_told() {
+    let cluster = deployed("{zeroFor: 10s}", callers(6, 600, 900)).await;
+    promoted(&cluster, "agent:v2").await;
+    resize(&cluster, &draining_set(&cluster).await, 1).await;
+    let done = cluster.wait("agent", "drained", |s| draining(s) == 0 && told_cut(s) > 0).await;
+    assert!(cut(&cluster) > 0);
+    assert_eq!(u64::try_from(told_cut(&done)).unwrap(), cut(&cluster), "{done:#?}");
+    assert!(done.decisions.iter().any(|d| d.decision == "CallsCut"), "{:?}", done.decisions);
+}
+
+#[tokio::test(start_paused = true)]
+async fn somebody_else_makes_stable_smaller() {
+    let cluster = deployed("{zeroFor: 10s}", callers(60, 20, 60)).await;
+    let stable = cluster.status("agent").await.stable_revision.expect("one");
+    resize(&cluster, &format!("agent-{stable}"), 1).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let status = cluster.status("agent").await;
+    assert_eq!((pods(&cluster, &format!("agent-{stable}")).1, status.phase), (4, Phase::Healthy), "{status:#?}");
 }

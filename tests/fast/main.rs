@@ -1,6 +1,7 @@
 //! The operator on the simulated API server, in virtual time.
 
 mod bad_input;
+mod bake;
 mod buckets;
 mod cluster;
 mod comparison;
@@ -11,4 +12,9 @@ mod judge_key;
 mod left;
 mod preflight;
 mod release;
+mod shutdown;
 mod split;
+mod workers;
+
+#[path = "../real/binomial.rs"]
+mod binomial;

@@ -108,3 +108,22 @@ async fn a_word_that_preflight_does_not_know_is_refused_with_those_that_it_knows
         assert!(refused.contains(part), "{refused}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_autoscaler_of_a_single_revision_is_found_and_one_of_the_rollout_is_not() {
+    let cluster = Cluster::start().await;
+    cluster.apply(&agent("")).await;
+    let first = cluster.wait_phase("agent", Phase::Healthy).await;
+    let autoscaler = |target: String| {
+        format!(
+            "apiVersion: autoscaling/v2\nkind: HorizontalPodAutoscaler\nmetadata: {{name: calls, namespace: voice}}\nspec:\n  maxReplicas: 9\n  scaleTargetRef: {target}\n"
+        )
+    };
+    let set = format!("agent-{}", first.stable_revision.expect("one"));
+    cluster.apply(&autoscaler(format!("{{apiVersion: apps/v1, kind: ReplicaSet, name: {set}}}"))).await;
+    let found = cluster.wait("agent", "told of it", |s| !s.preflight.is_empty()).await;
+    assert_eq!(condition(&found).1, "AutoscaledReplicaSet");
+    assert!(condition(&found).2.contains(&format!("HorizontalPodAutoscaler calls scales ReplicaSet {set}")), "{}", condition(&found).2);
+    cluster.apply(&autoscaler("{apiVersion: voicerollout.dev/v1alpha1, kind: VoiceRollout, name: agent}".into())).await;
+    cluster.wait("agent", "clean again", |s| s.preflight.is_empty()).await;
+}

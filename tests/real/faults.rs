@@ -11,7 +11,7 @@ use voicerollout::api::status::Phase;
 use crate::agent::{Agent, PATIENCE, Version};
 use crate::env::OPERATOR;
 use crate::people::command;
-use crate::stack::{Result, Seen, wait_for};
+use crate::stack::{Result, Seen, WsCalls, wait_for};
 use crate::{gates, run_alone};
 
 /// Waits for a leader that is not `old`.
@@ -71,12 +71,16 @@ fn a_leader_that_is_told_to_stop_hands_over_in_the_middle_of_a_release() {
     run_alone("hand-over", async |mut agent| {
         agent.start(gates::by_hand(&[25, 50])).await?;
         let (log, traffic) = (agent.weight_log().await?, agent.calls(20));
+        let mut held = WsCalls::open(&agent.ns.host(), "/ws", 10).await?;
         let second = agent.release(&Version::good("v2")).await?;
         agent.paused_at(25).await?;
+        held.open_more(&agent.ns.host(), "/ws", 10).await?;
         let old = agent.world.leader().await?;
         let api: Api<Pod> = Api::namespaced(agent.world.stack.client(), OPERATOR);
         let start = Instant::now();
         api.delete(&old, &DeleteParams::default()).await?;
+        // The kubelet has sent the first one by now, or sends a second one after this.
+        agent.world.stack.signal_pod(OPERATOR, &old, "TERM");
         let new = next_leader(&agent, &old).await?;
         println!("{old} handed over to {new} within {:?}", start.elapsed());
         command(&agent, "promote").await?;
@@ -85,6 +89,8 @@ fn a_leader_that_is_told_to_stop_hands_over_in_the_middle_of_a_release() {
         agent.promoted(&second).await?;
         assert_eq!(log.so_far(), [0, 25, 50, 100, 0]);
         assert!(traffic.so_far().failed.is_empty(), "{:?}", traffic.so_far());
+        let report = held.hang_up().await;
+        assert!(report.ended == 20 && report.cut.is_empty(), "{report:?}");
         Ok(())
     });
 }

@@ -72,6 +72,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   # Keeps pods that carry calls from being evicted.
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, delete]
+- apiGroups: [autoscaling]
+  # Autoscalers of single revisions: the preflight tells of them.
+  resources: [horizontalpodautoscalers]
+  verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [pods/log]
   verbs: [get]

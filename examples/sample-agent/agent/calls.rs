@@ -18,7 +18,7 @@ pub struct Calls {
     pub metrics: Metrics,
     number: AtomicU64,
     open: watch::Sender<usize>,
-    leaving: AtomicBool,
+    leaving: watch::Sender<bool>,
     refusing: AtomicBool,
 }
 
@@ -30,7 +30,7 @@ impl Calls {
             metrics: Metrics::default(),
             number: AtomicU64::new(0),
             open: watch::channel(0).0,
-            leaving: AtomicBool::new(false),
+            leaving: watch::channel(false).0,
             refusing: AtomicBool::new(false),
         }
     }
@@ -56,12 +56,17 @@ impl Calls {
 
     /// The agent is not ready from now on.
     pub fn leave(&self) {
-        self.leaving.store(true, Ordering::SeqCst);
+        self.leaving.send_replace(true);
     }
 
     /// Whether the agent is on its way out.
     pub fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::SeqCst)
+        *self.leaving.borrow()
+    }
+
+    /// Tells when the agent is on its way out.
+    pub fn leaving(&self) -> watch::Receiver<bool> {
+        self.leaving.subscribe()
     }
 
     /// New calls are refused from now on.

@@ -44,6 +44,8 @@ pub struct Config {
     pub worker_says: Option<serde_json::Value>,
     /// `AGENT_WORKER_DELAY_MS`: `/worker` takes so long to answer.
     pub worker_delay: Duration,
+    /// `AGENT_DISPATCHER`: address and port of a dispatcher whose jobs are pulled, beside the calls that come by HTTP.
+    pub dispatcher: Option<String>,
     /// `AGENT_IGNORE_DRAIN=1`: exit at SIGTERM at once, whoever is talking.
     pub ignore_drain: bool,
 }
@@ -83,6 +85,7 @@ impl Config {
             drain_timeout: Duration::from_secs(vars.parse("AGENT_DRAIN_TIMEOUT_S", 3600)?),
             worker_says: vars.json("AGENT_WORKER_SAYS")?,
             worker_delay: Duration::from_millis(vars.parse("AGENT_WORKER_DELAY_MS", 0)?),
+            dispatcher: vars.text("AGENT_DISPATCHER"),
             ignore_drain: vars.flag("AGENT_IGNORE_DRAIN")?,
         })
     }

@@ -7,6 +7,7 @@ mod metrics;
 mod rng;
 mod server;
 mod websocket;
+mod worker;
 
 pub use config::Config;
 pub use server::serve;

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use super::calls::Calls;
 use super::config::Config;
-use super::{log, websocket};
+use super::{log, websocket, worker};
 
 /// Every answer says which revision gave it.
 const REVISION_HEADER: HeaderName = HeaderName::from_static("x-voice-revision");
@@ -38,6 +38,7 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<
         let _ = closed.await;
     });
     let mut server = tokio::spawn(server.into_future());
+    let pulling = calls.config.dispatcher.clone().map(|address| tokio::spawn(worker::pull(calls.clone(), address)));
     tokio::select! {
         ended = &mut server => return ended.map_err(std::io::Error::other)?,
         () = shutdown => {}
@@ -48,6 +49,7 @@ pub async fn serve(listener: TcpListener, config: Config, shutdown: impl Future<
         let _ = tokio::time::timeout(LAST_ANSWERS, &mut server).await;
     }
     server.abort();
+    pulling.inspect(tokio::task::JoinHandle::abort);
     Ok(())
 }
 
@@ -68,7 +70,7 @@ fn router(calls: Arc<Calls>) -> Router {
         .route("/ws", any(long_call))
         .route("/eval", get(eval).post(eval))
         .route("/metrics", get(metrics))
-        .route("/worker", get(worker))
+        .route("/worker", get(jobs))
         .layer(middleware::from_fn_with_state(calls.clone(), say_revision))
         .with_state(calls)
 }
@@ -140,7 +142,7 @@ fn knows(case: u64, pass_rate: f64) -> bool {
 }
 
 /// What a LiveKit worker says of itself, as far as a drain needs it.
-async fn worker(State(calls): State<Arc<Calls>>) -> Json<Value> {
+async fn jobs(State(calls): State<Arc<Calls>>) -> Json<Value> {
     tokio::time::sleep(calls.config.worker_delay).await;
     let jobs = calls.config.worker_says.clone().unwrap_or_else(|| json!(calls.open()));
     Json(json!({"agent_name": "sample-agent", "active_jobs": jobs}))

@@ -110,6 +110,26 @@ fn nothing_under_way() {
 }
 
 #[test]
+fn workers_that_pull_their_jobs_say_what_they_reach_and_which_pods_end() {
+    let view = shown(&rollout(json!({
+        "observedGeneration": 4, "phase": "Paused", "attempt": 1, "currentStep": 7, "stepDisplay": "8/10",
+        "stableRevision": "5b7c9d", "canaryRevision": "6d5f8c", "weights": {"desired": 75, "applied": 50},
+        "step": {"weightSince": "2026-03-01T12:05:30Z"},
+        "revisions": [{"hash": "aa01", "number": 5, "role": "Draining", "replicas": 0, "ready": 0, "ending": 2, "liveCalls": 3}],
+        "conditions": [{"type": "WeightsReachable", "status": "False", "reason": "BeyondReach", "message": "half is the most",
+            "lastTransitionTime": "2026-03-01T12:00:00Z"}],
+    })));
+    let lines: Vec<String> = view.lines().map(|l| l.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    for line in [
+        "Weight 50 % canary 6d5f8c, 50 % stable 5b7c9d (the step asks for 75 %)",
+        "Reach half is the most",
+        "5 aa01 Draining 0/0 ready 2 pods ending, 3 live calls",
+    ] {
+        assert!(lines.iter().any(|l| l == line), "{line}: {view}");
+    }
+}
+
+#[test]
 fn not_looked_at_yet() {
     let mut rollout = rollout(json!({}));
     rollout.status = None;

@@ -21,7 +21,12 @@ impl Machine<'_> {
             self.advance_promotion();
             return;
         }
-        while self.in_steps() && self.advance_once() {}
+        while self.in_steps() && self.advance_once() {
+            // The next weight may need no other workers than there are.
+            if self.plan.by_workers {
+                self.note_workers();
+            }
+        }
     }
 
     fn advance_once(&mut self) -> bool {
@@ -73,6 +78,10 @@ impl Machine<'_> {
             self.waiting.frozen = true;
             return true;
         }
+        if let Some(nobody) = self.nobody_works() {
+            self.hold(nobody);
+            return true;
+        }
         if let Some(run) = self.forged_run() {
             self.hold(format!("VoiceAnalysisRun {run} is not what was asked for, somebody made or changed it: delete it"));
             self.waiting.frozen = true;
@@ -107,7 +116,8 @@ impl Machine<'_> {
         let need = self.plan.canary_pods_at(index, weight);
         let enough = weight == 0 || self.available(self.canary(), need);
         let observed = self.weight_stands(index);
-        if observed && !enough {
+        // Of workers that pull their jobs it is said where they are waited for.
+        if observed && !enough && !self.plan.by_workers {
             let have = self.seen.replica_set(self.canary()).map_or(0, |r| r.available);
             self.wait(format!("canary pods: {have} of {need} available"), true);
         }

@@ -46,7 +46,9 @@ impl Machine<'_> {
         let Some(revision) = self.s.revisions.iter_mut().find(|r| r.hash == set.hash) else { return set.wanted };
         let times = if live {
             let since = revision.shrinking_since.get_or_insert(now).clone();
-            let quiet = if set.labelled { Quiet::Out(self.plan.propagation) } else { Quiet::All(since.0) };
+            // Workers that pull their jobs cannot be taken out of traffic.
+            let apart = set.labelled && !self.plan.by_workers;
+            let quiet = if apart { Quiet::Out(self.plan.propagation) } else { Quiet::All(since.0) };
             (quiet, since.0, after(&since, self.plan.max_drain))
         } else {
             let Some(retired) = revision.retired_at.clone() else { return set.wanted };
@@ -120,7 +122,9 @@ impl Machine<'_> {
     /// make every eviction fail, theirs too.
     pub(super) fn keep_budgets(&mut self) {
         let seen = self.seen;
-        let drains = |r: &&RevisionStatus| r.retired_at.is_some() && seen.replica_set(&r.hash).is_some_and(|s| s.exist > 0);
+        // A pod that was asked to end cannot be kept from ending.
+        let stays = !self.plan.by_workers;
+        let drains = |r: &&RevisionStatus| stays && r.retired_at.is_some() && seen.replica_set(&r.hash).is_some_and(|s| s.exist > 0);
         let draining: Vec<String> = self.s.revisions.iter().filter(drains).map(|r| r.hash.clone()).collect();
         let theirs = |hash: &String| seen.budgets.iter().any(|b| !b.ours && b.covers.contains(hash));
         let name = |hash: &String| format!("{}-{hash}-drain", self.subject.name);
@@ -150,7 +154,7 @@ impl Machine<'_> {
     /// Revisions with pods are as many as there may be; `hash` would be one more. Says which ones are waited for.
     pub(super) fn full(&self, hash: &str) -> Option<String> {
         let others: Vec<&ReplicaSetSeen> =
-            self.seen.replica_sets.iter().filter(|s| s.hash != hash && (s.wanted > 0 || s.exist > 0)).collect();
+            self.seen.replica_sets.iter().filter(|s| s.hash != hash && (s.wanted > 0 || s.exist > 0 || s.ending > 0)).collect();
         let full = i32::try_from(others.len()).unwrap_or(i32::MAX) >= self.plan.max_live;
         let stable = self.s.stable_revision.as_deref();
         let draining: Vec<&str> = others.iter().map(|s| s.hash.as_str()).filter(|h| Some(*h) != stable).collect();
@@ -159,7 +163,8 @@ impl Machine<'_> {
 
     /// Live calls, for people; while nothing is released and nothing drains they are no news.
     pub(super) fn show_calls(&mut self) {
-        let busy = self.in_release() || self.s.revisions.iter().any(|r| r.role == Role::Draining || r.shrinking_since.is_some());
+        let released = self.in_release() && self.s.abort.is_none();
+        let busy = released || self.s.revisions.iter().any(|r| r.role == Role::Draining || r.shrinking_since.is_some());
         let show = self.plan.counted && busy && !self.seen.deleting;
         let seen = self.seen;
         let mut texts = Vec::new();
@@ -181,6 +186,10 @@ impl Machine<'_> {
     pub(super) fn draining_text(&self) -> Option<String> {
         let drains = self.s.revisions.iter().filter(|r| r.role == Role::Draining);
         let text = |r: &RevisionStatus| {
+            if self.plan.by_workers {
+                let when = "when its calls have ended, after its terminationGracePeriodSeconds at the latest";
+                return format!("revision {} takes no new calls, and each of its pods ends {when}", r.hash);
+            }
             let until = r.retired_at.as_ref().map(|at| {
                 let keep = Duration::from_secs(u64::try_from(r.keep_seconds).unwrap_or(0));
                 after(at, keep.max(self.plan.max_drain))

@@ -108,7 +108,7 @@ impl Machine<'_> {
         }
         let failed = self.active_gates().into_iter().find(|(_, g)| g.mode != Mode::DryRun && g.consequence == Some(Consequence::Abort));
         if let Some((_, gate)) = failed {
-            let weight = self.seen.applied_weight();
+            let weight = self.applied_weight();
             let step = self.step_text();
             let place = if step.is_empty() { String::new() } else { format!(" at step {step}, weight {weight}") };
             let reason = format!("gate {} failed{place}: {}", gate.name, gate.message);

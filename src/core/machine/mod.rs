@@ -17,6 +17,7 @@ mod revisions;
 mod runs;
 mod traffic;
 mod weigh;
+mod workers;
 
 #[cfg(test)]
 mod tests;
@@ -295,7 +296,7 @@ impl<'a> Machine<'a> {
             revision: self.canary().into(),
             at: MicroTime(self.now()),
             step,
-            weight: self.seen.applied_weight(),
+            weight: self.applied_weight(),
             gate,
             reason,
             by,
@@ -341,7 +342,7 @@ fn without_calls(status: &VoiceRolloutStatus) -> VoiceRolloutStatus {
 
 fn without_pods(mut status: VoiceRolloutStatus) -> VoiceRolloutStatus {
     for revision in &mut status.revisions {
-        (revision.replicas, revision.ready) = (0, 0);
+        (revision.replicas, revision.ready, revision.ending) = (0, 0, 0);
     }
     status
 }

@@ -6,7 +6,7 @@ use super::advance::DEADLINE_PREFIX;
 use super::{Machine, after};
 use crate::api::conditions::{
     self, AVAILABLE, CALLS_READABLE, DRAINING, HEALTHY, INVALID_SPEC, PREFLIGHT, PROGRESSING, REFERENCES_RESOLVED, ROUTES_IN_SYNC,
-    SPLIT_OBSERVED,
+    SPLIT_OBSERVED, WEIGHTS_REACHABLE,
 };
 use crate::api::proof::SplitVerdict;
 use crate::api::status::{NextAction, Phase};
@@ -35,6 +35,9 @@ impl Machine<'_> {
 
     /// No managed route is seen to give the canary calls.
     pub(super) fn all_back(&self) -> bool {
+        if self.plan.by_workers {
+            return self.only_stable_works() && self.left_behind().is_empty();
+        }
         let clear = self.seen.routes.iter().all(|r| r.says(0) || r.weights.is_err()) && self.s.weights.applied == 0;
         clear && self.left_behind().is_empty()
     }
@@ -54,7 +57,12 @@ impl Machine<'_> {
         } else if self.s.promotion.is_some() {
             Phase::Promoting
         } else if !self.in_release() {
-            if clear && self.canary_arm_set() { Phase::Healthy } else { Phase::Reverting }
+            match clear && self.canary_arm_set() {
+                true => Phase::Healthy,
+                // The workers of the version before are about to be told.
+                false if self.plan.by_workers && self.step_index() >= self.plan.steps.len() => Phase::Promoting,
+                false => Phase::Reverting,
+            }
         } else if self.waiting.held {
             Phase::Paused
         } else {
@@ -83,6 +91,9 @@ impl Machine<'_> {
 
     /// A Service, subset or VirtualService that cannot be used.
     fn reference_problem(&self) -> Option<String> {
+        if self.plan.by_workers {
+            return None;
+        }
         let arms = [&self.seen.stable_arm, &self.seen.canary_arm];
         let arm = arms.into_iter().find_map(|a| a.problem.clone());
         arm.or_else(|| self.seen.routes.iter().find_map(|r| r.weights.as_ref().err().cloned()))
@@ -111,13 +122,16 @@ impl Machine<'_> {
         let canary = self.canary();
         let weight = self.s.weights.applied;
         let waits = if self.s.waiting_for.is_empty() { String::new() } else { format!("; waiting for: {}", self.s.waiting_for) };
+        let asked = self.workers_text().map(|text| format!(" ({text})")).unwrap_or_default();
         match self.s.phase {
             Phase::Pending => "nothing has happened yet".into(),
             Phase::Initializing => format!("the first revision {canary} goes to 100 %{waits}"),
             Phase::Invalid => self.s.waiting_for.clone(),
             Phase::Healthy => format!("all new calls go to revision {stable}"),
-            Phase::Progressing => format!("step {}: {weight} % of new calls go to revision {canary}{waits}", self.s.step_display),
-            Phase::Paused => format!("paused at step {}, {weight} % of new calls go to revision {canary}{waits}", self.s.step_display),
+            Phase::Progressing => format!("step {}: {weight} % of new calls go to revision {canary}{asked}{waits}", self.s.step_display),
+            Phase::Paused => {
+                format!("paused at step {}, {weight} % of new calls go to revision {canary}{asked}{waits}", self.s.step_display)
+            }
             Phase::Promoting => format!("revision {canary} becomes stable{waits}"),
             Phase::Reverting => {
                 let why = self.s.abort.as_ref().map(|a| format!(": {}", a.reason)).unwrap_or_default();
@@ -153,6 +167,7 @@ impl Machine<'_> {
         }
         match references {
             Some(problem) => set(REFERENCES_RESOLVED, false, "NotUsable", &problem),
+            None if self.plan.by_workers => set(REFERENCES_RESOLVED, true, "NothingNamed", "workers pull their jobs: no Service is needed"),
             None => set(REFERENCES_RESOLVED, true, "Resolved", "every Service and VirtualService is there and usable"),
         }
         let (clear, reason, found) = self.preflight_condition();
@@ -188,6 +203,13 @@ impl Machine<'_> {
             None if settled || !was_drift => set(ROUTES_IN_SYNC, true, "InSync", "managed routes say what they should"),
             None => {}
         }
+        match self.reach() {
+            Some(Ok(fine)) => set(WEIGHTS_REACHABLE, true, "Reachable", &fine),
+            Some(Err(beyond)) => set(WEIGHTS_REACHABLE, false, "BeyondReach", &beyond),
+            None => {}
+        }
+        let routes = !self.plan.by_workers;
+        all.retain(|c| if c.type_ == ROUTES_IN_SYNC { routes } else { c.type_ != WEIGHTS_REACHABLE || !routes });
         let seen = self.s.weights.observed.as_ref().filter(|_| self.plan.proof.is_some());
         match seen {
             Some(seen) => {

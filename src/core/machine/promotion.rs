@@ -11,6 +11,7 @@ impl Machine<'_> {
         while let Some(promotion) = self.s.promotion.clone() {
             let done = match (promotion.grounds, promotion.stage) {
                 (Grounds::First, _) => self.first_done(&promotion.revision),
+                _ if self.plan.by_workers => self.full_weight_done(&promotion.revision),
                 (_, PromotionStage::FullWeight) => self.full_weight_done(&promotion.revision),
                 (_, PromotionStage::SwitchStable) => self.switch_done(&promotion.revision),
                 (_, PromotionStage::ReturnWeights) => self.return_done(),
@@ -20,6 +21,7 @@ impl Machine<'_> {
             }
             match (promotion.grounds, promotion.stage) {
                 (Grounds::First, _) | (_, PromotionStage::ReturnWeights) => self.complete(promotion.grounds),
+                _ if self.plan.by_workers => self.complete(promotion.grounds),
                 (_, PromotionStage::FullWeight) => self.enter(PromotionStage::SwitchStable),
                 (_, PromotionStage::SwitchStable) => self.enter(PromotionStage::ReturnWeights),
             }
@@ -29,7 +31,8 @@ impl Machine<'_> {
     /// Not one pod of the new revision answers while stable moves to it, and the old one still can: it gets its Service
     /// back.
     fn fall_back(&mut self) {
-        let switching = self.s.promotion.as_ref().filter(|p| p.stage == PromotionStage::SwitchStable).map(|p| p.revision.clone());
+        let switching = self.s.promotion.as_ref().filter(|p| p.stage == PromotionStage::SwitchStable && !self.plan.by_workers);
+        let switching = switching.map(|p| p.revision.clone());
         let ready = |hash: &str| self.seen.replica_set(hash).map_or(0, |r| r.ready);
         let Some(new) = switching.filter(|new| ready(new) == 0 && self.plan.replicas > 0) else { return };
         if self.s.stable_revision.as_deref().is_some_and(|old| ready(old) > 0) {
@@ -56,6 +59,9 @@ impl Machine<'_> {
             self.wait(format!("pods: {have} of {n} available"), true);
             return false;
         }
+        if self.plan.by_workers {
+            return true;
+        }
         let served = n == 0 || (self.seen.stable_arm.serves(hash, n) && self.seen.canary_arm.serves(hash, n));
         if !served {
             let arm = if self.seen.stable_arm.serves(hash, n) { &self.seen.canary_arm } else { &self.seen.stable_arm };
@@ -73,7 +79,8 @@ impl Machine<'_> {
             self.wait(format!("canary pods: {have} of {n} available"), true);
             return false;
         }
-        self.weight_read_back(100)
+        // Where workers pull their jobs, nothing is left to switch.
+        self.plan.by_workers || self.weight_read_back(100)
     }
 
     /// The stable arm has exactly the ready pods of the new revision, for as long as a change takes to spread.

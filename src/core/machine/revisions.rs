@@ -20,10 +20,11 @@ impl Machine<'_> {
         // Pods of a release; those of a rollout at rest come and go.
         let canary = self.s.canary_revision.clone().filter(|c| self.s.stable_revision.as_ref() != Some(c));
         for revision in &mut self.s.revisions {
-            let (wanted, ready) = seen.replica_set(&revision.hash).map_or((0, 0), |r| (r.wanted, r.ready));
+            let (wanted, ready, ending) = seen.replica_set(&revision.hash).map_or((0, 0, 0), |r| (r.wanted, r.ready, r.ending));
             progress |= canary.as_ref() == Some(&revision.hash) && ready > revision.ready;
             revision.replicas = wanted;
             revision.ready = ready;
+            revision.ending = ending;
         }
         if progress {
             self.s.step.progress_at = Some(MicroTime(seen.now));
@@ -153,6 +154,10 @@ impl Machine<'_> {
         let live = self.s.abort.is_none();
         let sets = self.seen.replica_sets.clone();
         for set in &sets {
+            if self.plan.by_workers {
+                self.scale_workers(set);
+                continue;
+            }
             // Pods it should have, and whether it gets new calls.
             let size = if Some(&set.hash) == stable.as_ref() {
                 (self.plan.replicas, true)
@@ -163,7 +168,10 @@ impl Machine<'_> {
                 (0, false)
             };
             let replicas = if size.0 >= set.wanted && size.1 {
-                self.unmark(&set.hash);
+                // Its controller picks pods by their marks: they stay until it has.
+                if set.current && set.exist <= set.wanted {
+                    self.unmark(&set.hash);
+                }
                 let one_more = set.wanted == 0 && size.0 > 0 && self.in_release() && set.hash == canary;
                 if one_more && self.full(&canary).is_some() { 0 } else { size.0 }
             } else {
@@ -177,7 +185,9 @@ impl Machine<'_> {
         let wanted = !canary.is_empty() && live && self.blocked().is_none() && canary == self.seen.target;
         if wanted && self.seen.replica_set(&canary).is_none() && self.full(&canary).is_none() {
             let number = self.revision(&canary).map_or(1, |r| r.number);
-            self.intents.push(Intent::CreateReplicaSet { hash: canary, number, replicas: self.canary_need() });
+            // Workers take calls as soon as they run.
+            let replicas = if self.plan.by_workers && !self.may_add_workers() { 0 } else { self.canary_need() };
+            self.intents.push(Intent::CreateReplicaSet { hash: canary, number, replicas });
         }
         self.forget_history();
     }
@@ -205,7 +215,7 @@ impl Machine<'_> {
             } else if revision.retired_at.is_none()
                 && !left
                 && (clear || arm.as_ref() != Some(&revision.hash))
-                && seen.replica_set(&revision.hash).is_some_and(|r| r.wanted > 0 || r.exist > 0)
+                && seen.replica_set(&revision.hash).is_some_and(|r| r.wanted > 0 || r.exist > 0 || r.ending > 0)
             {
                 revision.retired_at = Some(now.clone());
                 revision.shrinking_since = None;
@@ -223,7 +233,7 @@ impl Machine<'_> {
             .iter()
             .filter(|r| !spared.contains(&Some(r.hash.clone())))
             .filter_map(|r| self.seen.replica_set(&r.hash))
-            .filter(|set| set.wanted == 0 && set.exist == 0)
+            .filter(|set| set.wanted == 0 && set.exist == 0 && set.ending == 0)
             .skip(limit)
             .map(|set| set.name.clone())
             .collect();
@@ -243,7 +253,7 @@ impl Machine<'_> {
                 Role::Stable
             } else if Some(&revision.hash) == canary.as_ref() && revision.retired_at.is_none() {
                 Role::Canary
-            } else if revision.replicas > 0 {
+            } else if revision.replicas > 0 || revision.ending > 0 {
                 Role::Draining
             } else {
                 Role::Retired

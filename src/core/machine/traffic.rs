@@ -10,7 +10,7 @@ use crate::core::route::{Buckets, Direction};
 
 impl Machine<'_> {
     /// Canary weight that the routes should say, in percent.
-    fn target_weight(&self) -> i32 {
+    pub(super) fn target_weight(&self) -> i32 {
         if let Some(promotion) = &self.s.promotion {
             return match (promotion.grounds, promotion.stage) {
                 (Grounds::First, _) | (_, PromotionStage::ReturnWeights) => 0,
@@ -28,7 +28,7 @@ impl Machine<'_> {
 
     /// No traffic for the canary arm while it still selects another revision, or while no pod would answer.
     fn reachable(&self, weight: i32) -> i32 {
-        if self.canary_arm_set() && !self.canary_is_empty() { weight } else { 0 }
+        if self.plan.by_workers || (self.canary_arm_set() && !self.canary_is_empty()) { weight } else { 0 }
     }
 
     /// New calls go to the canary arm and no pod answers, while stable has some.
@@ -46,8 +46,9 @@ impl Machine<'_> {
         }
     }
 
+    /// The canary arm selects the newest revision; workers that pull their jobs have no arms.
     pub(super) fn canary_arm_set(&self) -> bool {
-        self.seen.canary_arm.selects.as_deref() == Some(self.canary())
+        self.plan.by_workers || self.seen.canary_arm.selects.as_deref() == Some(self.canary())
     }
 
     pub(super) fn canary_serves(&self, count: i32) -> bool {
@@ -56,6 +57,9 @@ impl Machine<'_> {
 
     /// Notes since when the routes have said what they should, and the canary arm has had its pods.
     pub(super) fn note_traffic(&mut self) {
+        if self.plan.by_workers {
+            return self.note_workers();
+        }
         let now = MicroTime(self.now());
         // Proxies have to know all the pods that a weight needs, not the first of them.
         let need = if self.in_release() { self.canary_need() } else { 1 };
@@ -99,6 +103,9 @@ impl Machine<'_> {
     pub(super) fn steer_traffic(&mut self) {
         self.note_traffic();
         self.note_observed();
+        if self.plan.by_workers {
+            return self.wait_for_workers();
+        }
         if self.s.canary_revision.is_none() || self.foreign() {
             return;
         }
@@ -288,7 +295,7 @@ impl Machine<'_> {
     /// The VoiceRollout goes: routes to stable, then let it go.
     pub(super) fn take_leave(&mut self) {
         self.s.weights.desired = 0;
-        self.s.weights.applied = self.seen.applied_weight();
+        self.s.weights.applied = self.applied_weight();
         if !self.seen.finalizer {
             return;
         }

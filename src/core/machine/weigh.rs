@@ -27,7 +27,7 @@ impl Machine<'_> {
         let Some((patience, consequence)) = self.plan.patience.get(&gate.name).filter(|_| kind == RunKind::Background) else {
             return gate;
         };
-        let weight = self.s.weights.desired;
+        let weight = self.compared_weight();
         if let Some(known) = &gate.comparison {
             gate.passing = gate.passing && passes_at(known, weight);
             if weight >= 100
@@ -59,7 +59,7 @@ impl Machine<'_> {
             return None;
         }
         let known = gate.comparison.as_ref();
-        let line = known.and_then(|c| line_at(c, self.s.weights.desired)).filter(|line| !line.passes);
+        let line = known.and_then(|c| line_at(c, self.compared_weight())).filter(|line| !line.passes);
         // Where the newest counts pass, what came after them does not say anything.
         let since = line.map_or(gate.undecided_since.as_ref(), |line| line.undecided_since.as_ref())?.0;
         let due = known.and_then(|c| c.not_before.as_ref()).map_or(since, |t| t.0);

@@ -46,10 +46,16 @@ pub(super) fn check_drain(spec: &VoiceRolloutSpec, errors: &mut Vec<SpecError>) 
 }
 
 pub(super) fn check_traffic<'a>(spec: &'a VoiceRolloutSpec, errors: &mut Vec<SpecError>) -> Option<&'a IstioTraffic> {
-    let Some(istio) = &spec.traffic.istio else {
-        errors.push(SpecError::new("spec.traffic", "set traffic.istio"));
-        return None;
-    };
+    match (&spec.traffic.istio, &spec.traffic.replicas) {
+        (None, None) => errors.push(SpecError::new("spec.traffic", "set istio (routes split the calls) or replicas (workers pull them)")),
+        (Some(_), Some(_)) => {
+            let message = "istio and replicas are two ways to split the same calls: leave one out (replicas is for workers that pull jobs)";
+            errors.push(SpecError::new("spec.traffic", message));
+        }
+        (None, Some(_)) => check_workers(spec, errors),
+        (Some(_), None) => {}
+    }
+    let istio = spec.traffic.istio.as_ref()?;
     checked(istio.propagation_delay, "spec.traffic.istio.propagationDelay", errors);
     match (&istio.stable_service, &istio.canary_service, &istio.destination_rule) {
         (Some(a), Some(b), _) if a == b => {
@@ -72,6 +78,23 @@ pub(super) fn check_traffic<'a>(spec: &'a VoiceRolloutSpec, errors: &mut Vec<Spe
         errors.push(SpecError::new("spec.traffic.istio.virtualServices", "name at least one VirtualService"));
     }
     Some(istio)
+}
+
+/// What means nothing where workers pull their jobs, or cannot be kept.
+fn check_workers(spec: &VoiceRolloutSpec, errors: &mut Vec<SpecError>) {
+    if spec.traffic.proof.is_some() {
+        let message = "holds calls against the weights of routes, and traffic.replicas has none: leave it out";
+        errors.push(SpecError::new("spec.traffic.proof", message));
+    }
+    if spec.drain.on_max_drain == OnMaxDrain::Keep {
+        let message = "Keep is not possible with traffic.replicas: a worker is drained by ending it, and the kubelet kills it after \
+                       terminationGracePeriodSeconds; make that as long as calls may talk, and leave onMaxDrain out";
+        errors.push(SpecError::new("spec.drain.onMaxDrain", message));
+    }
+    for (i, _) in spec.steps.iter().flatten().enumerate().filter(|(_, step)| step.set_canary_scale.is_some()) {
+        let message = "with traffic.replicas the number of workers is the share of calls: use setWeight";
+        errors.push(SpecError::new(format!("spec.steps[{i}].setCanaryScale"), message));
+    }
 }
 
 pub(super) fn check_workload(name: &str, spec: &VoiceRolloutSpec, errors: &mut Vec<SpecError>) {

@@ -25,11 +25,16 @@ pub(super) fn finding(spec: &VoiceRolloutSpec) -> Option<Finding> {
     let written = spec.template.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
     let (grace, drain) = (written.unwrap_or(DEFAULT_GRACE), max_drain(spec));
     let default = if written.is_none() { " by default" } else { "" };
+    let who = if spec.traffic.replicas.is_some() {
+        "workers that pull jobs are drained by ending them, and the kubelet kills each"
+    } else {
+        "whoever deletes or evicts a pod kills it"
+    };
     (grace < drain).then(|| Finding {
         code: codes::GRACE_PERIOD_TOO_SHORT,
         sentence: format!(
-            "terminationGracePeriodSeconds is {grace}{default}, and calls may talk for drain.maxDrain ({drain} s): whoever deletes or \
-             evicts a pod kills it after {grace} s with every call it carries."
+            "terminationGracePeriodSeconds is {grace}{default}, and calls may talk for drain.maxDrain ({drain} s): {who} after {grace} s \
+             with every call it carries."
         ),
         fix: format!("set spec.template.spec.terminationGracePeriodSeconds to {} or more.", enough(spec)),
     })

@@ -3,6 +3,7 @@
 //! Found from the spec and from what was seen; one module a group of findings. A finding that cannot be ruled out by what
 //! is seen says what was assumed.
 
+mod autoscalers;
 mod calls;
 mod gitops;
 mod grace;
@@ -18,6 +19,7 @@ use crate::api::VoiceRolloutSpec;
 use crate::api::status::PreflightFinding;
 use crate::core::revision::revision_hash;
 
+pub use autoscalers::AutoscalerSeen;
 pub use gitops::{ANNOTATIONS, GITOPS_IGNORED_ANNOTATION, Keeper, KeptObject, LABELS, Tool};
 pub use routes::{UNMANAGED_ROUTES_ANNOTATION, VirtualServiceSeen};
 pub use sidecar::Sidecar;
@@ -41,8 +43,11 @@ pub mod codes {
     /// Live calls cannot be read.
     pub const UNREADABLE_CALLS: &str = "UnreadableCalls";
 
+    /// An autoscaler changes the size of one revision.
+    pub const AUTOSCALED_REPLICA_SET: &str = "AutoscaledReplicaSet";
+
     /// The codes that [`super::findings`] gives.
-    pub const ALL: [&str; 8] = [
+    pub const ALL: [&str; 9] = [
         GRACE_PERIOD_TOO_SHORT,
         SIDECAR_STOPS_EARLY,
         ROUTE_TIMEOUT,
@@ -50,6 +55,7 @@ pub mod codes {
         UNMANAGED_ROUTE,
         PRE_STOP_SIGNAL,
         UNREADABLE_CALLS,
+        AUTOSCALED_REPLICA_SET,
         GITOPS_OVERWRITES,
     ];
 }
@@ -81,6 +87,10 @@ pub struct Surroundings {
     pub selectors: Vec<KeptObject>,
     /// Sidecars of the pods that exist, by revision: the one that ends first, where pods differ.
     pub sidecars: BTreeMap<String, Sidecar>,
+    /// Name of the rollout, for messages.
+    pub rollout: String,
+    /// Autoscalers whose target is a ReplicaSet of the rollout.
+    pub autoscalers: Vec<AutoscalerSeen>,
     /// Why the live calls of a pod are not known, where a reading failed.
     pub unread: Option<String>,
 }
@@ -94,6 +104,7 @@ pub fn findings(spec: &VoiceRolloutSpec, seen: &Surroundings) -> Vec<Finding> {
     all.extend(seen.virtual_services.iter().filter_map(routes::unmanaged));
     all.extend(hooks::findings(spec));
     all.extend(calls::finding(spec, seen.unread.as_deref()));
+    all.extend(seen.autoscalers.iter().map(|scaler| autoscalers::finding(&seen.rollout, scaler)));
     let routes = seen.virtual_services.iter().filter_map(VirtualServiceSeen::kept);
     all.extend(routes.chain(seen.selectors.iter().cloned()).map(|kept| gitops::finding(&kept)));
     all

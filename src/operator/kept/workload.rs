@@ -80,6 +80,8 @@ pub struct PodKept {
     pub ready: bool,
     /// None of its containers has ever run.
     pub never_ran: bool,
+    /// All of its containers have ended for good.
+    pub over: bool,
     /// How it lives and ends.
     pub facts: PodFacts,
     /// Its deletion cost; 0 without one.
@@ -113,6 +115,7 @@ impl PodKept {
             ip: status.and_then(|s| s.pod_ip.as_ref()).and_then(|ip| ip.parse().ok()),
             ready: phase == Some("Running") && condition("Ready"),
             never_ran: phase.is_none_or(|p| p == "Pending") && !containers().any(started),
+            over: matches!(phase, Some("Succeeded" | "Failed")),
             facts: PodFacts {
                 ending: pod.meta().deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")),
                 restarts: containers().map(|c| c.restart_count).sum(),

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::super::store::{Change, Key, uid};
 use super::Cluster;
+use super::endings::PodEnd;
 use super::proxies::{Destination, Endpoint};
 use super::requests::Headers;
 use super::timers::Task;
@@ -55,8 +56,11 @@ pub(super) struct Book {
     pub violations: Vec<Violation>,
     pub moves: Vec<Move>,
     pub active: HashMap<(String, String), usize>,
+    /// Pods that are gone, and answer nobody.
+    pub gone: HashSet<(String, String)>,
     /// Revision, and calls answered so far, of every pod that there is.
     pub by_pod: BTreeMap<(String, String), (String, u64)>,
+    pub endings: Vec<PodEnd>,
 }
 
 /// A call under way.
@@ -70,7 +74,7 @@ pub(super) struct Calls {
     dice: fastrand::Rng,
     under_way: BTreeMap<u64, Call>,
     count: u64,
-    /// Routes that have answered a call; before the first answer there is nothing to break.
+    /// Routes, and VoiceRollouts of workers that pull their jobs, that have answered a call; before the first answer there is nothing to break.
     answered: HashSet<(Key, usize)>,
     /// The revision that each known caller got last.
     last: HashMap<u64, String>,
@@ -99,7 +103,7 @@ impl Cluster {
     }
 
     /// Calls come independently of each other: the times between them are exponentially distributed.
-    fn time_to_next_call(&mut self) -> Option<Duration> {
+    pub(super) fn time_to_next_call(&mut self) -> Option<Duration> {
         let every = self.shared.config.lock().callers.as_ref()?.every;
         let u = self.calls.dice.f64().max(1e-12);
         Some(every.mul_f64(-u.ln()))
@@ -115,18 +119,33 @@ impl Cluster {
         let route = (route.clone(), index);
         match self.choose(destinations).and_then(|destination| self.pick(&destination)) {
             Ok((pod, revision)) => {
-                self.calls.answered.insert(route);
+                self.answered(route);
                 if let Some((caller, _)) = caller {
                     self.note_version(caller, &revision);
                 }
                 self.answer(pod, revision);
             }
-            Err(what) if self.calls.answered.contains(&route) => {
+            Err(what) => {
                 let what = format!("{}/{} http route {}: {what}", route.0.namespace, route.0.name, route.1);
-                self.shared.book.lock().violations.push(Violation { at: self.clock.now(), what });
+                self.nobody_answers(route, what);
             }
-            Err(_) => {}
         }
+    }
+
+    /// From now on there is something to break.
+    pub(super) fn answered(&mut self, route: (Key, usize)) {
+        self.calls.answered.insert(route);
+    }
+
+    /// A call for which there is nobody, though there was somebody before.
+    pub(super) fn nobody_answers(&mut self, route: (Key, usize), what: String) {
+        if self.calls.answered.contains(&route) {
+            self.shared.book.lock().violations.push(Violation { at: self.clock.now(), what });
+        }
+    }
+
+    pub(super) fn dice(&mut self, sides: usize) -> usize {
+        self.calls.dice.usize(0..sides)
     }
 
     /// One of the known callers, and the headers of the call.
@@ -174,7 +193,7 @@ impl Cluster {
         Ok((pod, revision))
     }
 
-    fn answer(&mut self, pod: Key, revision: String) {
+    pub(super) fn answer(&mut self, pod: Key, revision: String) {
         let Some(callers) = self.shared.config.lock().callers.clone() else { return };
         let spread = callers.longest.saturating_sub(callers.shortest);
         let length = callers.shortest + spread.mul_f64(self.calls.dice.f64());
@@ -192,17 +211,20 @@ impl Cluster {
         let Some(call) = self.calls.under_way.remove(&number) else { return };
         let mut book = self.shared.book.lock();
         book.by_revision.entry(call.revision).or_default().ok += 1;
-        let pod = (call.pod.namespace, call.pod.name);
+        let pod = (call.pod.namespace.clone(), call.pod.name.clone());
         if let Some(active) = book.active.get_mut(&pod) {
             *active -= 1;
             if *active == 0 {
                 book.active.remove(&pod);
             }
         }
+        drop(book);
+        self.worker_is_done(&call.pod);
     }
 
-    /// A pod is gone, and its calls with it.
-    pub(super) fn cut_calls(&mut self, pod: &Key) {
+    /// A pod's containers have ended, and its calls with them; gives how many.
+    pub(super) fn cut_calls(&mut self, pod: &Key) -> u64 {
+        let before = self.calls.under_way.len();
         let mut book = self.shared.book.lock();
         self.calls.under_way.retain(|_, call| {
             let cut = call.pod == *pod;
@@ -211,7 +233,9 @@ impl Cluster {
             }
             !cut
         });
+        book.gone.insert((pod.namespace.clone(), pod.name.clone()));
         book.active.remove(&(pod.namespace.clone(), pod.name.clone()));
         book.by_pod.remove(&(pod.namespace.clone(), pod.name.clone()));
+        (before - self.calls.under_way.len()) as u64
     }
 }

@@ -16,7 +16,8 @@ pub struct WorldConfig {
     pub reaction: Duration,
     /// Time that a change of routes or endpoints takes to reach the proxies.
     pub propagation: Duration,
-    /// Time from a pod's SIGTERM to its end; its grace period at most.
+    /// Time from a pod's SIGTERM to its end; its grace period at most. A worker that pulls its jobs goes on until its calls
+    /// have ended.
     pub termination: Duration,
     /// Pods whose image is not in `images`.
     pub default_image: ImageBehaviour,
@@ -24,6 +25,8 @@ pub struct WorldConfig {
     pub images: BTreeMap<String, ImageBehaviour>,
     /// Who calls; `None`: nobody.
     pub callers: Option<Callers>,
+    /// How many nodes there are. Pods are given to them in turn.
+    pub nodes: u32,
 }
 
 impl Default for WorldConfig {
@@ -36,6 +39,7 @@ impl Default for WorldConfig {
             default_image: ImageBehaviour::default(),
             images: BTreeMap::new(),
             callers: None,
+            nodes: 1,
         }
     }
 }
@@ -75,10 +79,10 @@ pub enum Start {
     CrashLoop,
 }
 
-/// Callers of every http route of every VirtualService.
+/// Callers of every http route of every VirtualService, and of every VoiceRollout whose workers pull their jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Callers {
-    /// Mean time between two calls to one route.
+    /// Mean time between two calls to one route or VoiceRollout.
     pub every: Duration,
     /// Shortest call.
     pub shortest: Duration,

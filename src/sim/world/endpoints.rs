@@ -78,7 +78,7 @@ fn endpoint(pod: &Value) -> Option<Value> {
     Some(json!({
         "addresses": [ip],
         "conditions": {"ready": ready && !terminating, "serving": ready, "terminating": terminating},
-        "nodeName": kubelet::NODE,
+        "nodeName": pod["spec"]["nodeName"],
         "targetRef": {
             "kind": "Pod", "name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"]
         }

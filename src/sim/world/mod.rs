@@ -4,7 +4,9 @@
 
 mod callers;
 mod config;
+mod endings;
 mod endpoints;
+mod jobs;
 mod kubelet;
 mod proxies;
 mod replica_set;
@@ -13,22 +15,27 @@ mod requests;
 mod tests;
 mod timers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::api::common::GROUP;
 use crate::operator::clock::Clock;
 use crate::sources::calls::{CallCounter, CallsQuestion, Readings};
 
 pub use self::callers::{CallCounts, Move, Violation};
 pub use self::config::{Callers, ImageBehaviour, KnownCallers, Start, WorldConfig};
+pub use self::endings::{Cause, PodEnd};
 
 use self::callers::{Book, Calls};
+use self::endings::Endings;
 use self::proxies::Proxies;
 use self::timers::{Task, Timers};
 use super::fail::Answer;
@@ -40,10 +47,11 @@ use super::store::{Change, Key};
 /// A running world. It ends when this is dropped.
 pub struct World {
     shared: Arc<Shared>,
+    orders: mpsc::UnboundedSender<Order>,
     task: JoinHandle<()>,
 }
 
-/// Calls that pods have answered, for providers that count them.
+/// What happens to calls and pods, for providers that count calls and for tests.
 #[derive(Clone)]
 pub struct CallBook(Arc<Shared>);
 
@@ -54,13 +62,27 @@ impl CallBook {
         let here = book.by_pod.iter().filter(|((of, _), _)| of == namespace);
         here.map(|((_, pod), (revision, calls))| (pod.clone(), revision.clone(), *calls)).collect()
     }
+
+    /// How pods and containers have ended, from number `from` on.
+    pub fn endings(&self, from: usize) -> Vec<PodEnd> {
+        self.0.book.lock().endings.get(from..).unwrap_or_default().to_vec()
+    }
+
+    /// Calls that were sent where nothing could answer them, from number `from` on.
+    pub fn violations(&self, from: usize) -> Vec<Violation> {
+        self.0.book.lock().violations.get(from..).unwrap_or_default().to_vec()
+    }
 }
 
 impl CallCounter for CallBook {
     fn count<'a>(&'a self, question: &'a CallsQuestion) -> BoxFuture<'a, Readings> {
         let book = self.0.book.lock();
-        let active = |pod: &str| book.active.get(&(question.namespace.clone(), pod.to_owned())).copied().unwrap_or(0);
-        let readings = question.pods.iter().map(|p| (p.name.clone(), Ok(active(&p.name) as u64))).collect();
+        let active = |pod: &str| {
+            let pod = (question.namespace.clone(), pod.to_owned());
+            // Somebody whose cache is behind asks it.
+            if book.gone.contains(&pod) { Err("no answer".to_owned()) } else { Ok(book.active.get(&pod).copied().unwrap_or(0) as u64) }
+        };
+        let readings = question.pods.iter().map(|p| (p.name.clone(), active(&p.name))).collect();
         Box::pin(std::future::ready(readings))
     }
 }
@@ -69,20 +91,68 @@ impl CallCounter for CallBook {
 struct Shared {
     config: Mutex<WorldConfig>,
     book: Mutex<Book>,
+    /// Nodes that take no new pods.
+    closed_nodes: Mutex<BTreeSet<String>>,
+}
+
+/// Something that happens to a pod because the holder of the world says so.
+enum Order {
+    /// Its container ends.
+    Crash(String, String),
+    /// It is gone at once, as with its node.
+    Lose(String, String),
+    /// It is not Ready for a while; its calls go on.
+    Unready(String, String, Duration),
 }
 
 impl World {
     /// Starts a world on a server. What is there already is taken as known to everyone.
     #[allow(clippy::unused_async)] // tells that it has to be called inside a runtime
     pub async fn start(server: SimServer, clock: Clock, config: WorldConfig) -> Self {
-        let shared = Arc::new(Shared { config: Mutex::new(config), book: Mutex::default() });
+        let shared = Arc::new(Shared { config: Mutex::new(config), book: Mutex::default(), closed_nodes: Mutex::default() });
+        let (orders, received) = mpsc::unbounded_channel();
         let cluster = Cluster::new(server, clock, Arc::clone(&shared));
-        Self { shared, task: tokio::spawn(cluster.run()) }
+        Self { shared, orders, task: tokio::spawn(cluster.run(received)) }
     }
 
     /// Says how pods of an image behave from now on; pods that run already stay as they are.
     pub fn set_image(&self, image: &str, behaviour: ImageBehaviour) {
         self.shared.config.lock().images.insert(image.to_owned(), behaviour);
+    }
+
+    /// Changes how the world behaves from now on.
+    pub fn configure(&self, change: impl FnOnce(&mut WorldConfig)) {
+        change(&mut self.shared.config.lock());
+    }
+
+    /// Names of the nodes.
+    pub fn nodes(&self) -> Vec<String> {
+        (0..self.shared.config.lock().nodes.max(1)).map(kubelet::node_name).collect()
+    }
+
+    /// A node takes no new pods, or takes them again.
+    pub fn cordon(&self, node: &str, closed: bool) {
+        let mut all = self.shared.closed_nodes.lock();
+        if closed {
+            all.insert(node.to_owned());
+        } else {
+            all.remove(node);
+        }
+    }
+
+    /// The container of a ready pod ends; it is started again.
+    pub fn crash_container(&self, namespace: &str, pod: &str) {
+        let _ = self.orders.send(Order::Crash(namespace.into(), pod.into()));
+    }
+
+    /// A ready pod is not Ready for a while, and its calls go on.
+    pub fn unready_pod(&self, namespace: &str, pod: &str, span: Duration) {
+        let _ = self.orders.send(Order::Unready(namespace.into(), pod.into(), span));
+    }
+
+    /// A pod is gone without a word, as when its node is lost.
+    pub fn lose_pod(&self, namespace: &str, pod: &str) {
+        let _ = self.orders.send(Order::Lose(namespace.into(), pod.into()));
     }
 
     /// What became of calls, by revision hash (`voicerollout.dev/revision`).
@@ -121,6 +191,11 @@ impl World {
     }
 }
 
+/// Whether a pod is Ready.
+pub(super) fn is_ready(pod: &Value) -> bool {
+    kubelet::ready_since(pod).is_some()
+}
+
 impl Drop for World {
     fn drop(&mut self) {
         self.task.abort();
@@ -136,6 +211,7 @@ struct Kinds {
     slices: usize,
     virtual_services: usize,
     destination_rules: usize,
+    rollouts: usize,
 }
 
 impl Kinds {
@@ -149,6 +225,7 @@ impl Kinds {
             slices: id("discovery.k8s.io", "endpointslices"),
             virtual_services: id("networking.istio.io", "virtualservices"),
             destination_rules: id("networking.istio.io", "destinationrules"),
+            rollouts: id(GROUP, "voicerollouts"),
         }
     }
 }
@@ -163,7 +240,9 @@ struct Cluster {
     cursor: u64,
     proxies: Proxies,
     calls: Calls,
+    endings: Endings,
     next_ip: u32,
+    next_node: u32,
 }
 
 impl Cluster {
@@ -179,11 +258,13 @@ impl Cluster {
             cursor: 0,
             proxies: Proxies::default(),
             calls: Calls::new(seed),
+            endings: Endings::default(),
             next_ip: 1,
+            next_node: 0,
         }
     }
 
-    async fn run(mut self) {
+    async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>) {
         let mut changes = self.server.with_state(|state| state.store.subscribe());
         self.take_what_is_there();
         loop {
@@ -193,24 +274,30 @@ impl Cluster {
                 self.perform(task);
                 self.follow();
             }
-            match self.timers.next() {
-                Some(at) => tokio::select! {
-                    biased;
-                    _ = changes.changed() => {}
-                    () = tokio::time::sleep_until(at) => {}
-                },
-                None => {
-                    if changes.changed().await.is_err() {
+            let next = self.timers.next();
+            let due = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                changed = changes.changed() => {
+                    if changed.is_err() {
                         return;
                     }
                 }
+                Some(order) = orders.recv() => self.obey(order),
+                () = due => {}
             }
         }
     }
 
     fn take_what_is_there(&mut self) {
         let kinds = self.kinds;
-        let followed = [kinds.pods, kinds.services, kinds.replica_sets, kinds.slices, kinds.virtual_services, kinds.destination_rules];
+        let followed =
+            [kinds.pods, kinds.services, kinds.replica_sets, kinds.slices, kinds.virtual_services, kinds.destination_rules, kinds.rollouts];
         let (version, there) = self.server.with_state(|state| {
             let objects = followed.iter().flat_map(|kind| state.store.list(*kind, None));
             let there: Vec<(Key, Arc<Value>)> = objects.map(|(k, o)| (k.clone(), Arc::clone(o))).collect();
@@ -245,6 +332,8 @@ impl Cluster {
             self.later(Task::ReplicaSet(change.key.clone()));
         } else if kind == self.kinds.services {
             self.later(Task::Slice(change.key.clone()));
+        } else if kind == self.kinds.rollouts {
+            self.jobs_see(change);
         } else if [self.kinds.slices, self.kinds.virtual_services, self.kinds.destination_rules].contains(&kind) {
             self.proxies_see(change);
             self.callers_see(change);
@@ -263,10 +352,23 @@ impl Cluster {
             Task::Slice(key) => self.sync_slice(&key),
             Task::Start { pod, uid } => self.start_pod(&pod, &uid),
             Task::Restart { pod, uid, times } => self.restart_pod(&pod, &uid, times),
+            Task::Recover { pod, uid, times } => self.recover_pod(&pod, &uid, times),
             Task::Gone { pod, uid } => self.end_pod(&pod, &uid),
             Task::Propagate => self.propagate(),
             Task::Call { route, index } => self.call(&route, index),
+            Task::Dispatch(rollout) => self.dispatch(&rollout),
+            Task::Drained { pod, uid } => self.drained(&pod, &uid),
             Task::HangUp(number) => self.hang_up(number),
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        let (Order::Crash(namespace, name) | Order::Lose(namespace, name) | Order::Unready(namespace, name, _)) = &order;
+        let pod = Key { kind: self.kinds.pods, namespace: namespace.clone(), name: name.clone() };
+        match order {
+            Order::Crash(..) => self.crash_container(&pod),
+            Order::Lose(..) => self.lose(&pod),
+            Order::Unready(.., span) => self.unready(&pod, span),
         }
     }
 

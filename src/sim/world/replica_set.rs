@@ -38,7 +38,8 @@ impl Cluster {
             let mut doomed = pods;
             doomed.sort_by_key(|(_, pod)| removal_rank(pod));
             let surplus = doomed.len().saturating_sub(wanted);
-            for (pod, _) in doomed.into_iter().take(surplus) {
+            for (pod, object) in doomed.into_iter().take(surplus) {
+                self.endings.is_surplus(&object);
                 self.attempt(&pod, |state, pod| {
                     let Some(resource) = state.resources.get(pod.kind).cloned() else { return Ok(()) };
                     state.delete(&resource, &pod.namespace, &pod.name, &DeleteOptions::default()).map(drop)
@@ -60,7 +61,7 @@ impl Cluster {
         })
     }
 
-    fn create_pod(&self, key: &Key, set: &Value) {
+    fn create_pod(&mut self, key: &Key, set: &Value) {
         let template = &set["spec"]["template"];
         let mut pod = json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -75,7 +76,7 @@ impl Cluster {
             },
             "spec": template["spec"]
         });
-        pod["spec"]["nodeName"] = json!(kubelet::NODE);
+        pod["spec"]["nodeName"] = json!(self.next_node());
         self.attempt(key, |state: &mut State, key| {
             let Some(pods) = state.resource("", "pods") else { return Ok(()) };
             state.create(&pods, &key.namespace, pod, &Write::by("replicaset-controller", Part::Main)).map(drop)

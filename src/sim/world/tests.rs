@@ -1,10 +1,13 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::EvictParams;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{Callers, ImageBehaviour, Start, World, WorldConfig};
+use super::{Callers, Cause, ImageBehaviour, Start, World, WorldConfig};
 use crate::api::common::REVISION_LABEL;
 use crate::operator::clock::Clock;
 use crate::sim::SimServer;
@@ -190,4 +193,72 @@ async fn a_pod_that_ends_cuts_its_calls_and_an_empty_service_is_noticed() {
     let violations = world.violations();
     assert!(violations.iter().any(|v| v.what.contains("default/canary has no ready endpoints")), "{violations:?}");
     assert_eq!(world.calls()["one"].cut, 0);
+}
+
+fn pods(server: &SimServer) -> Vec<String> {
+    server.peek_all("pods", Some("default")).iter().map(|p| p["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+}
+
+fn causes(world: &World) -> Vec<(Cause, u64)> {
+    world.call_book().endings(0).iter().map(|e| (e.cause, e.cut)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn ends_of_pods_say_by_whose_doing_and_with_how_many_calls() {
+    let server = server();
+    let world = with_two_revisions(&server, WorldConfig { nodes: 2, ..calling() }).await;
+    sleep(Duration::from_secs(60)).await;
+    let talking = |name: &String| world.active_calls("default", name) as u64;
+    let name = pods(&server).into_iter().find(|p| talking(p) > 0 && p.starts_with("one")).unwrap();
+    let calls = talking(&name);
+    world.crash_container("default", &name);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!((causes(&world), talking(&name)), (vec![(Cause::Crashed, calls)], 0));
+    let pod = server.peek("pods", "default", &name).unwrap();
+    assert_eq!((&pod["status"]["containerStatuses"][0]["restartCount"], super::is_ready(&pod)), (&json!(1), false));
+    sleep(Duration::from_secs(5)).await;
+    assert!(super::is_ready(&server.peek("pods", "default", &name).unwrap()), "it runs again");
+
+    let node = server.peek("pods", "default", &name).unwrap()["spec"]["nodeName"].as_str().unwrap().to_owned();
+    world.cordon(&node, true);
+    world.lose_pod("default", &name);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(causes(&world)[1].0, Cause::Lost);
+    let on_node = |p: &&std::sync::Arc<Value>| p["spec"]["nodeName"] == node.as_str();
+    assert_eq!((pods(&server).len(), server.peek_all("pods", None).iter().filter(on_node).count()), (4, 1), "the other node gets it");
+
+    merge(&server, "replicasets", "one", &json!({"spec": {"replicas": 1}}));
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(causes(&world)[2].0, Cause::Surplus);
+    let cut: u64 = world.calls().values().map(|c| c.cut).sum();
+    assert_eq!(cut, causes(&world).iter().map(|(_, cut)| cut).sum::<u64>(), "no call is cut but with a pod");
+}
+
+#[tokio::test(start_paused = true)]
+async fn evictions_keep_within_the_budget() {
+    let server = server();
+    let world = world(&server, WorldConfig::default()).await;
+    server.seed(replica_set("one", 3, "agent:v1")).unwrap();
+    sleep(Duration::from_secs(10)).await;
+    let budget = |name: &str, spec: Value| {
+        let selector = json!({"matchLabels": {"app": "agent"}});
+        let mut object = json!({"apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {"name": name}, "spec": spec});
+        object["spec"]["selector"] = selector;
+        server.seed(object).unwrap();
+    };
+    let api: Api<Pod> = Api::default_namespaced(server.client());
+    let evict = async |name: &str| match api.evict(name, &EvictParams::default()).await {
+        Ok(_) => 201,
+        Err(kube::Error::Api(status)) => status.code,
+        Err(other) => panic!("{other}"),
+    };
+    budget("half", json!({"minAvailable": "50%"}));
+    let names = pods(&server);
+    assert_eq!((evict("nobody").await, evict(&names[0]).await, evict(&names[1]).await), (404, 201, 429));
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(causes(&world), [(Cause::Evicted, 0)]);
+    merge(&server, "poddisruptionbudgets", "half", &json!({"spec": {"minAvailable": null, "maxUnavailable": 0}}));
+    assert_eq!(evict(&names[1]).await, 429);
+    budget("second", json!({"maxUnavailable": 1}));
+    assert_eq!(evict(&names[1]).await, 500, "two budgets on one pod");
 }

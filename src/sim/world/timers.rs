@@ -29,6 +29,15 @@ pub enum Task {
         /// Restarts before this one.
         times: u32,
     },
+    /// A pod's containers run again after an end.
+    Recover {
+        /// The pod.
+        pod: Key,
+        /// Its UID.
+        uid: String,
+        /// Restarts so far.
+        times: u32,
+    },
     /// A pod's containers have ended.
     Gone {
         /// The pod.
@@ -44,6 +53,15 @@ pub enum Task {
         route: Key,
         /// Index of its http route.
         index: usize,
+    },
+    /// Someone calls who is answered by workers that pull their jobs: the VoiceRollout.
+    Dispatch(Key),
+    /// A worker that was told to end has no call any more.
+    Drained {
+        /// The pod.
+        pod: Key,
+        /// Its UID.
+        uid: String,
     },
     /// A call ends.
     HangUp(u64),

@@ -18,6 +18,7 @@ use voicerollout::api::status::Phase;
 use voicerollout::api::{VoiceRollout, VoiceRolloutAction, VoiceRolloutStatus};
 use voicerollout::metrics::Metrics;
 use voicerollout::operator::clock::Clock;
+use voicerollout::operator::lease::LeaseConfig;
 use voicerollout::operator::process::Operator;
 use voicerollout::sim::SimServer;
 use voicerollout::sim::world::{Callers, World, WorldConfig};
@@ -26,6 +27,7 @@ use voicerollout::sources::secrets::SecretReader;
 use voicerollout::sources::{Source, SourceError};
 
 pub mod gauges;
+pub mod replicas;
 pub mod script;
 use gauges::Gauges;
 use script::Script;
@@ -218,7 +220,8 @@ impl Cluster {
         let client = server.client_as("tester");
         let sources: Arc<dyn Source> = sources(&server, &world, &clock);
         let (gauges, metrics) = (Arc::new(Gauges::of(world.call_book())), Arc::new(Metrics::new()));
-        let (stop, operator) = Self::operator(&server, &clock, sources.clone(), gauges.clone(), metrics.clone()).await;
+        let alone = ("operator", None);
+        let (stop, operator) = Self::operator(&server, &clock, alone, sources.clone(), gauges.clone(), metrics.clone()).await;
         Self { server, world, clock, client, metrics, gauges, sources, stop, operator }
     }
 
@@ -226,19 +229,34 @@ impl Cluster {
     async fn operator(
         server: &SimServer,
         clock: &Clock,
+        who: (&str, Option<LeaseConfig>),
         sources: Arc<dyn Source>,
         calls: Arc<dyn CallCounter>,
         metrics: Arc<Metrics>,
     ) -> (watch::Sender<bool>, JoinHandle<()>) {
+        let (stop, task, mut is_ready) = Self::spawn(server, clock, who, sources, calls, metrics);
+        is_ready.wait_for(|r| *r).await.expect("the operator starts");
+        (stop, task)
+    }
+
+    /// Starts an operator.
+    fn spawn(
+        server: &SimServer,
+        clock: &Clock,
+        (user, lease): (&str, Option<LeaseConfig>),
+        sources: Arc<dyn Source>,
+        calls: Arc<dyn CallCounter>,
+        metrics: Arc<Metrics>,
+    ) -> (watch::Sender<bool>, JoinHandle<()>, watch::Receiver<bool>) {
         let (stop, stopped) = watch::channel(false);
-        let (ready, mut is_ready) = watch::channel(false);
+        let (ready, is_ready) = watch::channel(false);
         let operator = Operator {
-            client: server.client_as("operator"),
+            client: server.client_as(user),
             clock: clock.clone(),
             namespaces: Vec::new(),
             own_namespace: "voicerollout".into(),
-            identity: "operator-0".into(),
-            lease: None,
+            identity: format!("{user}-0"),
+            lease,
             sources,
             calls,
             secrets: Arc::new(NoSecrets),
@@ -246,9 +264,7 @@ impl Cluster {
             actions_verified: true,
             ready,
         };
-        let task = tokio::spawn(operator.run(stopped));
-        is_ready.wait_for(|r| *r).await.expect("the operator starts");
-        (stop, task)
+        (stop, tokio::spawn(operator.run(stopped)), is_ready)
     }
 
     /// Applies manifests, server-side.
@@ -347,13 +363,25 @@ impl Cluster {
         done.expect("marked in time").expect("a watch").and_then(|a| a.status).unwrap_or_default()
     }
 
+    /// Ends the operator as a SIGKILL would.
+    pub async fn kill_operator(&mut self) {
+        self.operator.abort();
+        let _ = (&mut self.operator).await;
+    }
+
     /// Ends the operator as a SIGKILL would, and starts another.
     pub async fn restart_operator(&mut self) {
         self.operator.abort();
         let _ = (&mut self.operator).await;
+        self.start_operator().await;
+    }
+
+    /// Starts another operator in the place of one that has ended.
+    pub async fn start_operator(&mut self) {
         self.metrics = Arc::new(Metrics::new());
         (self.stop, self.operator) =
-            Self::operator(&self.server, &self.clock, self.sources.clone(), self.gauges.clone(), self.metrics.clone()).await;
+            Self::operator(&self.server, &self.clock, ("operator", None), self.sources.clone(), self.gauges.clone(), self.metrics.clone())
+                .await;
     }
 }
 

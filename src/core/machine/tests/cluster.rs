@@ -128,6 +128,7 @@ impl World {
             || stable != self.seen.stable_arm
             || canary != self.seen.canary_arm
             || self.seen.runs.iter().any(|r| r.stop && r.phase == RunPhase::Running)
+            || self.agents.iter().any(|a| a.ending.is_some() && a.calls == 0)
     }
 
     /// The background run's own gate counts more calls, up to now.
@@ -222,6 +223,9 @@ impl World {
 
     /// Revisions that may get calls now.
     pub(super) fn open_revisions(&self) -> Vec<String> {
+        if self.pulls() {
+            return self.seen.replica_sets.iter().filter(|s| s.ready > 0).map(|s| s.hash.clone()).collect();
+        }
         let canary = self.seen.applied_weight().max(i32::from(self.owes()));
         let weights = self.seen.routes.iter().filter_map(|r| r.weights.as_ref().ok()).flatten();
         let to_stable = weights.map(|w| w.stable).max().unwrap_or(0) > 0;

@@ -13,19 +13,20 @@ use crate::api::action::Verb;
 use crate::api::common::seconds;
 use crate::api::sessions::{ActiveCalls, Drain, OnMaxDrain, Sessions};
 use crate::api::status::{Phase, Role};
+use crate::core::intent::Intent;
 use crate::core::observe::BudgetSeen;
 
-fn counted(steps: Vec<crate::api::rollout::Step>) -> VoiceRolloutSpec {
+pub(super) fn counted(steps: Vec<crate::api::rollout::Step>) -> VoiceRolloutSpec {
     let http = serde_json::from_value(serde_json::json!({})).unwrap();
     let active_calls = ActiveCalls { http: Some(http), prometheus: None };
     VoiceRolloutSpec { replicas: 4, sessions: Some(Sessions { active_calls, interval: seconds(5) }), ..spec(Some(steps), None) }
 }
 
-fn revision(w: &World, n: u32) -> &crate::api::status::RevisionStatus {
+pub(super) fn revision(w: &World, n: u32) -> &crate::api::status::RevisionStatus {
     w.status.revisions.iter().find(|r| r.hash == hash(n)).unwrap()
 }
 
-fn wanted(w: &World, n: u32) -> i32 {
+pub(super) fn wanted(w: &World, n: u32) -> i32 {
     w.seen.replica_set(&hash(n)).map_or(0, |s| s.wanted)
 }
 
@@ -158,6 +159,22 @@ fn fewer_replicas_of_stable_take_idle_pods_and_wait_for_the_others() {
     assert!(w.agents.iter().all(|a| a.mark.is_none() && a.out.is_none()), "{}", w.describe());
 }
 
+/// The marks say which pods go: without them the newest would, whoever talks on it.
+#[test]
+fn marks_stay_until_the_replica_set_controller_has_picked_its_pods() {
+    let mut w = World::deployed(counted(vec![weight(50)]));
+    w.agents.iter_mut().take(3).for_each(|a| a.calls = 1);
+    w.read_pods();
+    w.edit(|s| s.replicas = 3);
+    w.until("asked to be smaller", |w| wanted(w, 1) == 3);
+    let unmarked = |w: &World| w.decide().intents.iter().filter(|i| matches!(i, Intent::MarkPod { mark: None, .. })).count();
+    assert!(!w.seen.replica_sets[0].current && unmarked(&w) == 0, "not seen by its controller: {}", w.describe());
+    w.seen.replica_sets[0].current = true;
+    assert!(w.seen.replica_sets[0].exist == 4 && unmarked(&w) == 0, "seen, and no pod is gone: {}", w.describe());
+    w.settle();
+    assert!(w.agents.len() == 3 && w.agents.iter().all(|a| a.mark.is_none()), "{}", w.describe());
+}
+
 #[test]
 fn a_busy_stable_gets_smaller_though_calls_come_all_the_while() {
     let mut w = World::deployed(counted(vec![weight(50)]));
@@ -212,7 +229,7 @@ fn stable_gets_its_pods_back_however_many_revisions_live() {
 }
 
 #[derive(Clone, Debug)]
-enum Happens {
+pub(super) enum Happens {
     Calls(usize),
     HangUps(usize),
     Unreadable(usize, bool),
@@ -226,7 +243,7 @@ enum Happens {
     Wait(i64),
 }
 
-fn happens() -> impl Strategy<Value = Happens> {
+pub(super) fn happens() -> impl Strategy<Value = Happens> {
     prop_oneof![
         4 => (1usize..20).prop_map(Happens::Calls),
         3 => (1usize..20).prop_map(Happens::HangUps),
@@ -281,12 +298,12 @@ impl World {
     }
 }
 
-fn story(events: &[Happens]) -> Result<(), String> {
+pub(super) fn story(events: &[Happens], traffic: Option<crate::api::rollout::Traffic>) -> Result<(), String> {
     let steps = vec![weight(25), pause(Some(60)), weight(50), pause(Some(60))];
-    let mut w = World::deployed(VoiceRolloutSpec {
-        drain: Drain { max_drain: seconds(900), zero_for: seconds(20), ..Drain::default() },
-        ..counted(steps)
-    });
+    let mut spec =
+        VoiceRolloutSpec { drain: Drain { max_drain: seconds(900), zero_for: seconds(20), ..Drain::default() }, ..counted(steps) };
+    spec.traffic = traffic.unwrap_or(spec.traffic);
+    let mut w = World::deployed(spec);
     for event in events {
         w.happens(event);
         let secs = if let Happens::Wait(secs) = event { *secs } else { 5 };
@@ -312,13 +329,13 @@ proptest! {
 
     #[test]
     fn no_pod_with_a_call_goes_in_any_story(events in prop::collection::vec(happens(), 1..25)) {
-        let end = story(&events);
+        let end = story(&events, None);
         prop_assert!(end.is_ok(), "{}", end.unwrap_err());
     }
 }
 
 /// The same 20 stories each time; with `PROPTEST_CASES` that many new ones.
-fn config() -> ProptestConfig {
+pub(super) fn config() -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
     let rng_seed = if asked.is_some() { RngSeed::Random } else { RngSeed::Fixed(1) };
     ProptestConfig { cases: asked.unwrap_or(20), rng_seed, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() }

@@ -149,6 +149,17 @@ impl Story {
     pub fn new(check: fn(&World, &Pass) -> Result<(), String>) -> Self {
         let mut world = World::new(spec(step_lists()[0].clone(), None));
         world.seen.routes.push(route_seen("second", 0));
+        Self::of(world, check)
+    }
+
+    /// Of workers that pull their jobs.
+    pub fn of_workers(check: fn(&World, &Pass) -> Result<(), String>) -> Self {
+        let mut spec = spec(step_lists()[0].clone(), None);
+        spec.traffic = pulled();
+        Self::of(World::new(spec), check)
+    }
+
+    fn of(mut world: World, check: fn(&World, &Pass) -> Result<(), String>) -> Self {
         world.pace = 20;
         world.lazy = true;
         world.edit(|s| s.progress_deadline = seconds(300));
@@ -206,6 +217,9 @@ impl Story {
         (w.seen.stable_arm.problem, w.seen.canary_arm.problem) = (None, None);
         for route in w.seen.routes.iter_mut().chain(&mut w.dropped).filter(|r| r.weights.is_err()) {
             *route = route_seen(&route.name, 30);
+        }
+        if w.pulls() && w.spec.traffic.proof.is_some() {
+            w.edit(|s| s.traffic.proof = None);
         }
         if w.plan().errors.is_empty() {
             return;

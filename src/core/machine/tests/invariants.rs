@@ -4,6 +4,7 @@ use jiff::SignedDuration;
 
 use super::super::{Decision, decide};
 use super::pods::Agent;
+use super::workers_invariants::{fewest_workers, promoted_at, promoted_at_once, workers_follow_the_weight};
 use super::world::{Pass, World, short, stored};
 use crate::api::VoiceRolloutStatus;
 use crate::api::action::Verb;
@@ -14,7 +15,7 @@ use crate::core::intent::Intent;
 use crate::core::plan::PlanStep;
 use crate::core::route::Direction;
 
-type Check = Result<(), String>;
+pub(super) type Check = Result<(), String>;
 
 /// Everything that has to hold after every pass.
 pub fn check(w: &World, pass: &Pass) -> Check {
@@ -34,6 +35,7 @@ pub fn check(w: &World, pass: &Pass) -> Check {
         traffic_keeps_its_pods,
         routes_are_let_go_without_canary_traffic,
         phases_are_true,
+        workers_follow_the_weight,
         enforced_findings_hold_raises,
         looks_ahead,
         says_it_again,
@@ -46,23 +48,23 @@ pub fn check(w: &World, pass: &Pass) -> Check {
     Ok(())
 }
 
-fn ensure(holds: bool, what: impl FnOnce() -> String) -> Check {
+pub(super) fn ensure(holds: bool, what: impl FnOnce() -> String) -> Check {
     if holds { Ok(()) } else { Err(what()) }
 }
 
-fn intents(pass: &Pass) -> impl Iterator<Item = &Intent> {
+pub(super) fn intents(pass: &Pass) -> impl Iterator<Item = &Intent> {
     pass.decision.urgent.iter().chain(&pass.decision.intents)
 }
 
-fn after(pass: &Pass) -> &VoiceRolloutStatus {
+pub(super) fn after(pass: &Pass) -> &VoiceRolloutStatus {
     &pass.decision.status
 }
 
-fn in_release(s: &VoiceRolloutStatus) -> bool {
+pub(super) fn in_release(s: &VoiceRolloutStatus) -> bool {
     s.canary_revision.is_some() && s.stable_revision.is_some() && s.canary_revision != s.stable_revision
 }
 
-fn blocked(pass: &Pass) -> bool {
+pub(super) fn blocked(pass: &Pass) -> bool {
     pass.seen.rival.is_some() || !pass.plan.errors.is_empty()
 }
 
@@ -72,7 +74,7 @@ fn asked(pass: &Pass, verb: Verb) -> bool {
 }
 
 /// The most that the canary may get, from the spec's own words.
-fn allowed(pass: &Pass) -> i32 {
+pub(super) fn allowed(pass: &Pass) -> i32 {
     let s = after(pass);
     if pass.seen.deleting || s.abort.is_some() {
         return 0;
@@ -186,6 +188,11 @@ fn goes_on(pass: &Pass) -> bool {
 /// I4, and the other steps.
 fn steps_pass_on_evidence(_: &World, pass: &Pass) -> Check {
     let (b, a) = (&pass.before, after(pass));
+    if promoted_at_once(pass).is_some_and(|why| why.ends_with("every step passed")) {
+        let from = if goes_on(pass) { b.current_step.unwrap_or(0) } else { 0 };
+        let mut steps = from..pass.plan.steps.len() as i32;
+        return steps.try_for_each(|index| step_passed(pass, index).map_err(|e| format!("step {index} passed: {e}")));
+    }
     let from = if goes_on(pass) { b.current_step.unwrap_or(0) } else { 0 };
     let all = |n: &&crate::api::status::Promotion| n.grounds == Grounds::StepsPassed && b.promotion.is_none();
     let to = if a.promotion.as_ref().filter(all).is_some() { pass.plan.steps.len() as i32 } else { a.current_step.unwrap_or(0) };
@@ -204,6 +211,11 @@ fn step_passed(pass: &Pass, index: i32) -> Check {
     let here = goes_on(pass) && pass.before.current_step == Some(index);
     let promoted = asked(pass, Verb::Promote) || (here && old.promoted);
     match &pass.plan.steps[index as usize] {
+        PlanStep::SetWeight(w) if pass.plan.by_workers => {
+            let canary = after(pass).canary_revision.clone().unwrap_or_default();
+            let have = pass.seen.replica_set(&canary).map_or(0, |s| s.available);
+            ensure(have >= fewest_workers(*w, pass.plan.replicas), || format!("{have} workers at {w} %"))
+        }
         PlanStep::SetWeight(w) => {
             ensure(pass.seen.routes.iter().all(|r| r.says(*w) || r.weights.is_err()), || format!("routes do not say {w}"))
         }
@@ -264,7 +276,13 @@ fn new_stable_has_grounds(_: &World, pass: &Pass) -> Check {
     }
     let new = a.stable_revision.clone().unwrap_or_default();
     let first = b.stable_revision.is_none();
-    let granted = b.promotion.as_ref().is_some_and(|p| p.revision == new) || first;
+    let at_once = promoted_at_once(pass).is_some_and(|why| {
+        let known = b.revisions.iter().find(|r| r.hash == new);
+        why.ends_with("every step passed")
+            || (why.ends_with("by a person") && asked(pass, Verb::PromoteFull))
+            || (why.ends_with("stable again") && pass.plan.rollback_window > 0 && known.is_some_and(|r| r.was_stable && !r.aborted))
+    });
+    let granted = b.promotion.as_ref().is_some_and(|p| p.revision == new) || first || at_once;
     let said = a.decisions.iter().any(|d| d.revision == new && matches!(d.decision.as_str(), "Promoted" | "RolledBack" | "FirstDeployed"));
     ensure(granted && said && b.abort.is_none(), || format!("I8: {new} became stable, promotion was {:?}", b.promotion))
 }
@@ -291,7 +309,9 @@ fn stable_keeps_its_pods(_: &World, pass: &Pass) -> Check {
             _ => continue,
         };
         let hash = pass.seen.replica_sets.iter().find(|r| &r.name == name).map(|r| r.hash.clone());
-        let stable = [&pass.before.stable_revision, &after(pass).stable_revision].contains(&&hash);
+        // Once the status says that the promotion is complete, workers of the version before would go on taking calls.
+        let before = hash == pass.before.stable_revision && promoted_at(pass).is_none();
+        let stable = before || hash == after(pass).stable_revision;
         ensure(!stable || n >= pass.plan.replicas, || format!("I5: stable {name} to {n} of {}", pass.plan.replicas))?;
     }
     Ok(())
@@ -306,6 +326,10 @@ fn pods_with_calls_stay(w: &World, pass: &Pass) -> Check {
             _ => continue,
         };
         let Some(set) = pass.seen.replica_sets.iter().find(|r| &r.name == name) else { continue };
+        // A worker that is told to end goes on with its calls, for its grace period.
+        if pass.plan.by_workers && after(pass).stable_revision.as_ref() != Some(&set.hash) {
+            continue;
+        }
         if pass.plan.counted {
             counted_pods_stay(w, pass, set, n)?;
             continue;
@@ -331,9 +355,9 @@ fn counted_pods_stay(w: &World, pass: &Pass, set: &crate::core::observe::Replica
     if waited >= SignedDuration::try_from(pass.plan.max_drain).unwrap() - SignedDuration::from_secs(1) {
         return Ok(());
     }
-    let mut pods: Vec<_> = w.agents.iter().filter(|a| a.hash == set.hash).collect();
+    let mut pods: Vec<_> = w.agents.iter().filter(|a| a.hash == set.hash && a.ending.is_none()).collect();
     pods.sort_by_key(|a| (!a.ready, -a.cost));
-    let in_traffic = after(pass).stable_revision.as_ref() == Some(&set.hash);
+    let in_traffic = !pass.plan.by_workers && after(pass).stable_revision.as_ref() == Some(&set.hash);
     let wrong = |a: &&&Agent| a.calls > 0 || !a.readable || (in_traffic && a.out.is_none());
     let lost = pods.iter().skip(usize::try_from(n).unwrap_or(0)).find(wrong);
     ensure(lost.is_none(), || format!("I6: {} to {n} would end {lost:?}", set.name))

@@ -21,3 +21,5 @@ mod plans;
 mod preflight;
 mod properties;
 mod releases;
+mod workers;
+mod workers_invariants;

@@ -15,6 +15,8 @@ pub struct Agent {
     pub ready: bool,
     /// Its gauge answers.
     pub readable: bool,
+    /// Since when it has been told to end: a worker that pulls its jobs, and goes on with those it has.
+    pub ending: Option<Timestamp>,
     pub cost: i64,
     pub mark: Option<Mark>,
     pub out: Option<Timestamp>,
@@ -45,21 +47,56 @@ impl World {
             std::mem::take(&mut self.agents).into_iter().partition(|a| sets.iter().any(|s| s.hash == a.hash));
         self.agents = there;
         self.gone_pods.extend(orphans.into_iter().map(Agent::end));
+        self.workers_end();
+    }
+
+    /// Workers that were told to end do so after their last call, or are killed after their grace period.
+    fn workers_end(&mut self) {
+        let now = self.seen.now;
+        let grace = self.spec.template.spec.as_ref().and_then(|s| s.termination_grace_period_seconds).unwrap_or(30);
+        let killed = |since: Timestamp| now.duration_since(since).as_secs() >= grace;
+        // One reading at least comes in between.
+        let over = |a: &mut Agent| a.ending.is_some_and(|since| (a.calls == 0 && now > since) || killed(since));
+        for mut agent in self.agents.extract_if(.., over).collect::<Vec<_>>() {
+            agent.ledger.look(PodFacts { ending: true, restarts: 0, ended_well: agent.calls == 0 });
+            self.gone_pods.push(agent.end());
+        }
+        for set in &mut self.seen.replica_sets {
+            let of = self.agents.iter().filter(|a| a.hash == set.hash && (a.ending.is_some() || set.wanted == 0));
+            set.ending = if self.spec.traffic.replicas.is_some() { of.count() as i32 } else { 0 };
+        }
     }
 
     fn follow_set(&mut self, set: &ReplicaSetSeen) {
         let exist = usize::try_from(set.exist).unwrap_or(0);
-        let mut of: Vec<Agent> = self.agents.extract_if(.., |a| a.hash == set.hash).collect();
+        let mut of: Vec<Agent> = self.agents.extract_if(.., |a| a.hash == set.hash && a.ending.is_none()).collect();
         // The order in which a ReplicaSet gives pods up; the newest of equals first.
         of.sort_by_key(|a| (!a.ready, -a.cost));
-        for agent in of.drain(exist.min(of.len())..).collect::<Vec<_>>() {
-            self.gone_pods.push(agent.end());
+        for mut agent in of.drain(exist.min(of.len())..).collect::<Vec<_>>() {
+            if self.spec.traffic.replicas.is_some() {
+                agent.ending = Some(self.seen.now);
+                agent.ledger.look(PodFacts { ending: true, ..PodFacts::default() });
+                self.agents.push(agent);
+            } else {
+                self.gone_pods.push(agent.end());
+            }
         }
         while of.len() < exist {
             self.pods_made += 1;
             let (name, uid) = (format!("{}-{}", set.hash, self.pods_made), format!("pod-{}", self.pods_made));
             let ledger = Ledger::new(&uid, &set.hash, PodFacts::default());
-            of.push(Agent { name, hash: set.hash.clone(), calls: 0, ready: true, readable: true, cost: 0, mark: None, out: None, ledger });
+            of.push(Agent {
+                name,
+                hash: set.hash.clone(),
+                calls: 0,
+                ready: true,
+                readable: true,
+                ending: None,
+                cost: 0,
+                mark: None,
+                out: None,
+                ledger,
+            });
         }
         self.agents.extend(of);
     }
@@ -85,7 +122,8 @@ impl World {
     /// A call comes in, on one of the pods that get new calls.
     pub fn call(&mut self, dice: usize) {
         let open = self.open_revisions();
-        let mut ready: Vec<&mut Agent> = self.agents.iter_mut().filter(|a| a.ready && a.out.is_none() && open.contains(&a.hash)).collect();
+        let takes = |a: &&mut Agent| a.ready && a.ending.is_none() && a.out.is_none() && open.contains(&a.hash);
+        let mut ready: Vec<&mut Agent> = self.agents.iter_mut().filter(takes).collect();
         if !ready.is_empty() {
             let n = dice % ready.len();
             ready[n].calls += 1;
@@ -119,7 +157,7 @@ impl Agent {
             hash: self.hash.clone(),
             ready: self.ready,
             never_ran: false,
-            ending: false,
+            ending: self.ending.is_some(),
             calls: self.ledger.known(),
             idle_since: self.ledger.idle_since(Timestamp::MIN),
             unread: self.ledger.problem().map(String::from),

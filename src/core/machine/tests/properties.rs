@@ -8,8 +8,7 @@ use super::invariants::check;
 use super::world::World;
 use crate::api::status::Phase;
 
-fn tell(events: &[Event]) -> Result<World, String> {
-    let mut story = Story::new(check);
+fn tell(events: &[Event], mut story: Story) -> Result<World, String> {
     story.run(120)?;
     for event in events {
         story.happen(event).map_err(|e| format!("at {event:?}: {e}"))?;
@@ -54,7 +53,19 @@ proptest! {
 
     #[test]
     fn the_invariants_hold_in_every_story_and_it_comes_to_rest(events in prop::collection::vec(event(), 1..80)) {
-        let end = tell(&events).and_then(leaves);
+        let end = tell(&events, Story::new(check)).and_then(leaves);
+        prop_assert!(end.is_ok(), "{}", end.unwrap_err());
+    }
+
+}
+
+proptest! {
+    // Most of the machine is the same: fewer stories do.
+    #![proptest_config(ProptestConfig { cases: config().cases.min(64).max(config().cases / 4), ..config() })]
+
+    #[test]
+    fn the_invariants_hold_in_every_story_of_workers_that_pull_their_jobs(events in prop::collection::vec(event(), 1..80)) {
+        let end = tell(&events, Story::of_workers(check)).and_then(leaves);
         prop_assert!(end.is_ok(), "{}", end.unwrap_err());
     }
 }

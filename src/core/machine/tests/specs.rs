@@ -132,6 +132,11 @@ pub fn proof(more: serde_json::Value) -> crate::api::proof::Proof {
     serde_json::from_value(proof).unwrap()
 }
 
+/// Workers that pull their jobs.
+pub fn pulled() -> Traffic {
+    Traffic { istio: None, replicas: Some(Default::default()), proof: None }
+}
+
 pub fn spec(steps: Option<Vec<Step>>, background: Option<Analysis>) -> VoiceRolloutSpec {
     let service = VirtualServiceRef { name: "agent".into(), namespace: String::new(), routes: vec![] };
     VoiceRolloutSpec {
@@ -153,6 +158,7 @@ pub fn spec(steps: Option<Vec<Step>>, background: Option<Analysis>) -> VoiceRoll
                 propagation_delay: seconds(10),
                 stickiness: None,
             }),
+            replicas: None,
             proof: None,
         },
         steps,

@@ -109,6 +109,8 @@ pub fn route_seen(name: &str, canary: i64) -> RouteSeen {
 impl World {
     /// Nothing has happened yet.
     pub fn new(spec: VoiceRolloutSpec) -> Self {
+        let pulls = spec.traffic.replicas.is_some();
+        let unset = || ArmSeen { problem: Some("traffic is not set".into()), ..arm("nothing") };
         let subject = Subject { name: SET.into(), uid: "uid-1".into(), generation: Some(1), selector: format!("app={SET}") };
         let seen = Observations {
             // Not a whole second: the API server keeps whole ones.
@@ -121,10 +123,14 @@ impl World {
             pods: vec![],
             cut: vec![],
             budgets: vec![],
-            stable_arm: arm("agent-stable"),
-            canary_arm: arm("agent-canary"),
-            routes: vec![route_seen("agent", 0)],
-            split: Some(Split::Hosts { namespace: "voice".into(), stable: "agent-stable".into(), canary: "agent-canary".into() }),
+            stable_arm: if pulls { unset() } else { arm("agent-stable") },
+            canary_arm: if pulls { unset() } else { arm("agent-canary") },
+            routes: if pulls { vec![] } else { vec![route_seen("agent", 0)] },
+            split: (!pulls).then(|| Split::Hosts {
+                namespace: "voice".into(),
+                stable: "agent-stable".into(),
+                canary: "agent-canary".into(),
+            }),
             left: vec![],
             runs: vec![],
             actions: vec![],
@@ -292,6 +298,11 @@ impl World {
         let gauge = self.spec.sessions.is_some().then(|| self.later(5));
         let at = [next, wake_at, gauge.filter(|_| self.drains())].into_iter().flatten().min().unwrap_or(end).min(end);
         self.advance_to(at);
+    }
+
+    /// Workers pull their jobs.
+    pub fn pulls(&self) -> bool {
+        self.spec.traffic.replicas.is_some()
     }
 
     fn drains(&self) -> bool {
