@@ -10,20 +10,27 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use voicerollout::api::crds;
 
+#[path = "chart/observability.rs"]
+mod observability;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// helm: from the environment, from the list of paths in the cache folder, or from `PATH`.
-fn find_helm() -> Option<PathBuf> {
-    const NAMES: [&str; 2] = ["VOICEROLLOUT_HELM", "HELM"];
-    if let Some(path) = NAMES.iter().find_map(std::env::var_os) {
+/// A program: from the environment, or from the list of paths in the cache folder.
+fn listed(names: &[&str]) -> Option<PathBuf> {
+    if let Some(path) = names.iter().find_map(std::env::var_os) {
         return Some(path.into());
     }
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(|| Some(std::env::home_dir()?.join(".cache")));
     let list = cache.and_then(|cache| std::fs::read_to_string(cache.join("voicerollout/env")).ok()).unwrap_or_default();
-    let listed = list.lines().filter_map(|line| line.split_once('=')).find(|(name, _)| NAMES.contains(name)).map(|(_, path)| path.into());
-    listed.or_else(|| std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join("helm")).find(|path| path.is_file()))
+    list.lines().filter_map(|line| line.split_once('=')).find(|(name, _)| names.contains(name)).map(|(_, path)| path.into())
+}
+
+/// helm: as above, or from `PATH`.
+fn find_helm() -> Option<PathBuf> {
+    let on_path = || std::env::split_paths(&std::env::var_os("PATH")?).map(|dir| dir.join("helm")).find(|path| path.is_file());
+    listed(&["VOICEROLLOUT_HELM", "HELM"]).or_else(on_path)
 }
 
 /// Runs helm in the project's folder; `None`, and a line that says so, when there is no helm.

@@ -95,4 +95,20 @@ mod tests {
         metrics.calls.forget("n", "r");
         assert!(series(&metrics).is_empty());
     }
+
+    #[test]
+    fn series_do_not_grow_with_the_revisions_that_a_rollout_had() {
+        let metrics = Metrics::new();
+        for rollout in 0..1000 {
+            let name = format!("agent-{rollout}");
+            for revision in 0..100 {
+                let hash = format!("hash-{revision}");
+                metrics.calls.observe_live("voice", &name, [(hash.clone(), 3)].into());
+                metrics.calls.observe_cut("voice", &name, &status(&[(&hash, 1)]));
+            }
+        }
+        let all = series(&metrics);
+        assert_eq!(all.len(), 2000, "one revision each, and one total");
+        assert!(all.contains(&r#"voicerollout_calls_cut_total{namespace="voice",rollout="agent-999"} 100"#.to_owned()));
+    }
 }

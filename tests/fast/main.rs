@@ -7,6 +7,7 @@ mod cluster;
 mod comparison;
 mod crash;
 mod drain;
+mod gitops;
 mod idle;
 mod judge_key;
 mod left;
