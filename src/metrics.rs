@@ -12,6 +12,7 @@
 //! | `voicerollout_gate_log_evidence` | namespace, rollout, gate | natural logarithm of its evidence against the canary |
 //! | `voicerollout_gate_log_abort_line` | namespace, rollout, gate | where that evidence fails the gate |
 //! | `voicerollout_gate_odds_ratio` | namespace, rollout, gate | odds of a bad call on the canary, divided by stable's |
+//! | `voicerollout_preflight_findings` | namespace, rollout, code | findings of the preflight |
 //! | `voicerollout_live_calls` | namespace, rollout, revision | live calls at the last reading, where they are counted |
 //! | `voicerollout_calls_cut_total` | namespace, rollout | calls that were live when their pod ended |
 //! | `voicerollout_reconcile_total` | controller, outcome | reconciles |
