@@ -49,15 +49,21 @@ pub struct Board {
     state: RwLock<State>,
     changes: broadcast::Sender<Arc<Change>>,
     feeds: watch::Sender<(usize, usize)>,
+    now: fn() -> i64,
 }
 
 impl Default for Board {
     fn default() -> Self {
-        Self { state: RwLock::default(), changes: broadcast::Sender::new(BEHIND), feeds: watch::Sender::new((0, 0)) }
+        Self::with_clock(|| Timestamp::now().as_second())
     }
 }
 
 impl Board {
+    /// One whose recent past is noted by this clock: seconds of Unix time.
+    pub fn with_clock(now: fn() -> i64) -> Self {
+        Self { state: RwLock::default(), changes: broadcast::Sender::new(BEHIND), feeds: watch::Sender::new((0, 0)), now }
+    }
+
     /// A way to fill it, for one watch.
     pub fn feed(self: &Arc<Self>) -> Feed {
         self.feeds.send_modify(|(all, _)| *all += 1);
@@ -97,7 +103,7 @@ impl Board {
             if !History::wanted(status) {
                 state.histories.remove(&key);
             } else if state.histories.len() < FOLLOWED || state.histories.contains_key(&key) {
-                state.histories.entry(key.clone()).or_default().see(now(), status);
+                state.histories.entry(key.clone()).or_default().see((self.now)(), status);
             }
         }
         if state.lines.insert(key.clone(), line.clone()).is_none_or(|old| old != line) {
@@ -118,7 +124,7 @@ impl Board {
         let key = (run.namespace().unwrap_or_default(), run.spec.rollout.clone());
         let mut state = self.state.write();
         if let Some(history) = state.histories.get_mut(&key) {
-            history.take(now(), run);
+            history.take((self.now)(), run);
             self.tell(&key, json!({"type": "run", "namespace": key.0, "name": key.1}));
         }
     }
@@ -186,10 +192,6 @@ impl Onlooker for Feed {
 
 fn key(rollout: &Guarded<VoiceRollout>) -> Key {
     (rollout.namespace().unwrap_or_default(), rollout.name_any())
-}
-
-fn now() -> i64 {
-    Timestamp::now().as_second()
 }
 
 /// A JSON object on a line of its own.

@@ -23,7 +23,7 @@ pub mod listener;
 mod local;
 mod origin;
 mod page;
-mod refusal;
+pub mod refusal;
 mod steps;
 mod stream;
 mod view;
