@@ -65,7 +65,7 @@ async fn a_release_in_detail_shows_what_it_rests_on_and_follows_it() {
     page.click(".list tbody tr th a").await;
     page.wait_text("#weight", "25 % canary").await;
     let titles = page.eval("[...document.querySelectorAll('h3')].map((h) => h.textContent)").await;
-    assert_eq!(titles, json!(["Weight", "Steps", "Gates", "Both versions", "Revisions and live calls", "Judges", "Decisions"]));
+    assert_eq!(titles, json!(["Steps", "Weight", "Revisions and live calls", "Gates", "Both versions", "Judges", "Decisions"]));
     // Weight, calls, and share and evidence of two gates.
     let charts = page.eval("[...document.querySelectorAll('svg.chart')].map((c) => [c.querySelector('title').textContent, c.querySelector('desc').textContent, c.querySelectorAll('path').length])").await;
     assert_eq!(charts.as_array().unwrap().len(), 6, "{charts}");
@@ -204,7 +204,7 @@ async fn both_themes_can_be_read_and_nothing_sticks_out() {
 
 /// The picture of the README; written only when it is asked for.
 async fn picture(page: &mut Page, world: &World, theme: &str) {
-    page.size(1100, 1000).await;
+    page.size(1280, 1180).await;
     page.go(&world.url("jane")).await;
     page.wait(&format!("{LIST} === 14")).await;
     page.eval("location.hash = '#/voice/voice-agent'").await;

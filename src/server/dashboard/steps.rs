@@ -1,7 +1,10 @@
 //! The steps of a release in words, and the weights that it went through.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
+use crate::api::common::std_duration;
 use crate::api::rollout::{Step, VoiceRolloutSpec};
 use crate::api::status::VoiceRolloutStatus;
 use crate::core::plan::DEFAULT_WEIGHTS;
@@ -19,7 +22,7 @@ fn text(step: &Step) -> String {
         return format!("{weight} % of new calls");
     }
     if let Some(pause) = &step.pause {
-        return pause.duration.map_or_else(|| "pause until promoted".into(), |length| format!("pause {length}"));
+        return pause.duration.map_or_else(|| "pause until promoted".into(), |length| format!("pause {}", words(std_duration(length))));
     }
     if let Some(analysis) = &step.analysis {
         let templates = analysis.templates.iter().map(|t| t.name.as_str());
@@ -28,6 +31,17 @@ fn text(step: &Step) -> String {
         return format!("analysis {}", [names, required].concat().join(", "));
     }
     "canary scale".into()
+}
+
+/// A length of time as `1h30m`, `10m`, `45s`.
+fn words(length: Duration) -> String {
+    let (all, mut text) = (length.as_secs(), String::new());
+    for (count, unit) in [(all / 3600, "h"), (all / 60 % 60, "m"), (all % 60, "s")] {
+        if count > 0 {
+            text += &format!("{count}{unit}");
+        }
+    }
+    if text.is_empty() { format!("{}ms", length.as_millis()) } else { text }
 }
 
 /// Canary weights of the release under way, or of the last one: when each was reached, oldest first.
@@ -84,6 +98,6 @@ mod tests {
             {"analysis": {"templates": [{"name": "canary"}], "require": ["errors"]}}, {"setCanaryScale": {"replicas": 2}}]);
         let spec = json!({"selector": {}, "template": {}, "traffic": {}, "steps": steps});
         let texts = texts(&serde_json::from_value(spec).unwrap());
-        assert_eq!(texts, ["5 % of new calls", "pause 90s", "pause until promoted", "analysis canary, errors", "canary scale"]);
+        assert_eq!(texts, ["5 % of new calls", "pause 1m30s", "pause until promoted", "analysis canary, errors", "canary scale"]);
     }
 }

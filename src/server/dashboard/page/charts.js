@@ -2,19 +2,18 @@
 
 import { clock, el, span, svg, table } from "./dom.js";
 
-const WIDTH = 720;
-const LEFT = 52;
+const LEFT = 48;
 const RIGHT = 12;
 const TOP = 10;
-const LANE = 18;
+const LANE = 22;
 let serial = 0;
 
 const MINUTE = 60;
 const STRIDES = [1, 5, 10, 30, MINUTE, 5 * MINUTE, 10 * MINUTE, 30 * MINUTE, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86400, 7 * 86400];
 
-/** Times for the marks of the axis: at most eight, at round local times. */
+/** Times for the marks of the axis: at most six, at round local times. */
 function ticks(from, to) {
-  const stride = STRIDES.find((s) => (to - from) / s <= 7) ?? (to - from) / 7;
+  const stride = STRIDES.find((s) => (to - from) / s <= 5) ?? (to - from) / 5;
   const zone = new Date(from * 1000).getTimezoneOffset() * 60;
   const all = [];
   for (let t = Math.ceil((from - zone) / stride) * stride + zone; t <= to; t += stride) all.push(t);
@@ -39,7 +38,8 @@ function path(points, x, y, steps) {
  */
 export function chart({ title, about, from, to, low = 0, high, label, series, lines = [], lanes = [], marks = [], height = 150 }) {
   const name = `chart-${(serial += 1)}`;
-  const whole = TOP + height + 22 + lanes.length * LANE;
+  const WIDTH = innerWidth < 640 ? 360 : 540;
+  const whole = TOP + height + 24 + lanes.length * LANE;
   const length = Math.max(1, to - from);
   const x = (t) => LEFT + ((Math.min(Math.max(t, from), to) - from) / length) * (WIDTH - LEFT - RIGHT);
   const y = (v) => TOP + height - ((Math.min(Math.max(v, low), high) - low) / (high - low || 1)) * height;
@@ -68,10 +68,10 @@ export function chart({ title, about, from, to, low = 0, high, label, series, li
       const top = floor + 22 + at * LANE;
       const left = x(lane.from);
       const right = Math.max(x(lane.to), left + 3);
-      const late = left > WIDTH * 0.6;
+      const late = left > WIDTH * 0.5;
       return svg("g", {},
         svg("rect", { class: `lane ${lane.kind}`, x: left, y: top + 3, width: right - left, height: 5, rx: 2 }),
-        svg("text", { class: late ? "axis end" : "axis", x: late ? right : left, y: top + LANE - 1 }, lane.label),
+        svg("text", { class: late ? "axis end" : "axis", x: late ? right : left, y: top + LANE - 2 }, lane.label),
         svg("title", {}, lane.label));
     }));
   return picture;

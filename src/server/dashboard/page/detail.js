@@ -21,7 +21,7 @@ export class Detail {
     this.release = "";
     this.moments = new Map();
     this.gates = new Map();
-    this.body = el("div", {});
+    this.body = el("div", { class: "detail" });
     this.root = el("article", { "aria-labelledby": "detail-title" },
       el("p", {}, el("a", { href: "#/" }, "← All rollouts")),
       el("h2", { id: "detail-title" }, name, el("span", { class: "dim" }, ` in ${namespace}`)), this.body);
@@ -89,12 +89,12 @@ export class Detail {
     const { weights, message, stepDisplay, waitingFor, nextAction, abort, step, userPaused, attempt, falseAbortSpent } = status;
     this.part("facts", [status.phase, weights, message, stepDisplay, waitingFor, nextAction, abort, step?.startedAt, userPaused, attempt, falseAbortSpent, detail.observed, detail.paused],
       () => facts(detail));
+    this.part("steps", [detail.steps, status.currentStep, abort?.step], () => steps(detail));
     this.part("warnings", [status.preflight, status.conditions], () => warnings(status));
     this.part("weights", [detail.staircase, weights, detail.runs, status.phase, this.minute()], () => this.staircase());
-    this.part("steps", [detail.steps, status.currentStep, abort?.step], () => steps(detail));
+    this.part("calls", [status.revisions, detail.history.moments, this.minute()], () => this.calls());
     this.part("gates", [status.gates, detail.runs, detail.runsHidden], () => gates(detail));
     this.part("curves", [detail.history.gates, this.minute()], () => this.curves());
-    this.part("calls", [status.revisions, detail.history.moments, this.minute()], () => this.calls());
     this.part("judges", [detail.runs], () => judges(detail));
     this.part("decisions", [status.decisions], () => decisions(status));
     this.tick();
@@ -111,6 +111,7 @@ export class Detail {
     const old = this.parts.get(name);
     if (old?.form === form) return;
     const element = build() ?? el("div", { hidden: true });
+    element.dataset.part = name;
     if (old) {
       const was = [...old.element.querySelectorAll("details")].map((box) => box.open);
       [...element.querySelectorAll("details")].forEach((box, at) => (box.open = was[at] ?? false));
