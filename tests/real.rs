@@ -20,6 +20,7 @@ mod binomial;
 mod buckets;
 #[path = "real/changes.rs"]
 mod changes;
+#[allow(dead_code)]
 #[path = "dashboard/chromium.rs"]
 mod chromium;
 #[path = "real/commands.rs"]

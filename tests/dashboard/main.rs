@@ -198,6 +198,11 @@ async fn both_themes_can_be_read_and_nothing_sticks_out() {
         }
         picture(&mut page, &world, theme).await;
     }
+    // The eyes that looked can see.
+    page.eval("(() => { const b = document.createElement('button'); b.style.cssText = 'color: #888; background: #999; width: 5000px'; document.querySelector('.card').append(b, 'text'); })()").await;
+    page.eval("document.querySelector('.card button').append('pale')").await;
+    page.eval("document.querySelector('.card').append(document.createElement('button'))").await;
+    assert_eq!(look::faults(&mut page).await.map(|faults| faults.is_empty()), [false; 3]);
     let others: Vec<_> = page.complaints.iter().filter(|c| !c.contains("401")).collect();
     assert!(others.is_empty(), "{others:?}");
 }

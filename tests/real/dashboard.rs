@@ -96,7 +96,8 @@ fn a_person_opens_the_dashboard_with_kubectl() {
         let second = agent.release(&Version::good("v2")).await?;
         page.wait_text(".list tbody tr", "25 %").await;
         page.click(".list tbody tr th a").await;
-        page.wait_text("#weight", &format!("25 % canary {second}")).await;
+        page.wait_text("#weight", "25 % canary").await;
+        page.wait_text("section[aria-label='Where it stands']", &second).await;
         press(&mut page, "promote", "from here").await;
         let status = agent.promoted(&second).await?;
         assert!(status.decisions.iter().any(|d| d.by.as_deref() == Some(&olga.user)), "{:?}", status.decisions);

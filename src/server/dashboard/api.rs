@@ -3,7 +3,8 @@
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
 use futures::future::join_all;
 use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, ResourceExt};
@@ -12,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::Dashboard;
 use super::access::{Caller, Token};
+use super::board::array;
 use super::cluster::in_time;
 use super::refusal::Refusal;
 use super::view;
@@ -39,6 +41,13 @@ impl Dashboard {
     }
 }
 
+/// Names as Kubernetes has them: they become parts of a path.
+fn named(names: [&str; 2]) -> Result<(), Refusal> {
+    let fits = |name: &str| name.len() <= 253 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b));
+    let plain = |name: &str| fits(name) && name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if names.into_iter().all(plain) { Ok(()) } else { Err(Refusal::Bad("this is no name of a Kubernetes object".into())) }
+}
+
 /// `GET /dashboard/api/me`
 pub async fn me(State(dashboard): State<Dashboard>, headers: HeaderMap) -> Answer {
     let caller = dashboard.caller(&headers).await?;
@@ -46,21 +55,23 @@ pub async fn me(State(dashboard): State<Dashboard>, headers: HeaderMap) -> Answe
 }
 
 /// `GET /dashboard/api/rollouts`
-pub async fn list(State(dashboard): State<Dashboard>, headers: HeaderMap) -> Answer {
+pub async fn list(State(dashboard): State<Dashboard>, headers: HeaderMap) -> Result<Response, Refusal> {
     let caller = dashboard.caller(&headers).await?;
     dashboard.filled()?;
     let mut rollouts = Vec::new();
     for ((namespace, _), line) in dashboard.board.look().0 {
         if dashboard.sees(&caller, &namespace).await? {
-            rollouts.push((*line).clone());
+            rollouts.push(line);
         }
     }
-    Ok(Json(json!({"rollouts": rollouts})))
+    let body = array(r#"{"rollouts":"#, &rollouts, "}");
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// `GET /dashboard/api/rollouts/NS/NAME`: with the caller's own rights.
 pub async fn detail(State(dashboard): State<Dashboard>, Path((namespace, name)): Path<(String, String)>, headers: HeaderMap) -> Answer {
     let caller = dashboard.caller(&headers).await?;
+    named([&namespace, &name])?;
     let api: Api<VoiceRollout> = Api::namespaced(caller.client.clone(), &namespace);
     let rollout = in_time("read the rollout", api.get(&name)).await?;
     let records = rollout.status.as_ref().map(|status| status.runs.as_slice()).unwrap_or_default();
@@ -105,6 +116,7 @@ pub async fn act(
     if !dashboard.actions {
         return Err(Refusal::Forbidden("this dashboard only shows; commands are switched off".into()));
     }
+    named([&namespace, &name])?;
     let Json(order) = order.map_err(|rejection| Refusal::Bad(rejection.body_text()))?;
     if !dashboard.access.may_act(&caller, &namespace).await? {
         let message = format!("{} may not create voicerolloutactions in namespace {namespace}", caller.name);
@@ -131,6 +143,7 @@ pub async fn act(
 /// `GET /dashboard/api/actions/NS/NAME`: what became of a command, with the caller's own rights.
 pub async fn outcome(State(dashboard): State<Dashboard>, Path((namespace, name)): Path<(String, String)>, headers: HeaderMap) -> Answer {
     let caller = dashboard.caller(&headers).await?;
+    named([&namespace, &name])?;
     let api: Api<VoiceRolloutAction> = Api::namespaced(caller.client.clone(), &namespace);
     let action = in_time("read the command", api.get(&name)).await?;
     Ok(Json(json!(action.status.unwrap_or_default())))

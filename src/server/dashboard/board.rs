@@ -40,7 +40,8 @@ pub struct Change {
 
 #[derive(Default)]
 struct State {
-    lines: BTreeMap<Key, Arc<Value>>,
+    /// JSON text: a fifth of what parsed values take.
+    lines: BTreeMap<Key, Bytes>,
     histories: HashMap<Key, History>,
 }
 
@@ -71,7 +72,7 @@ impl Board {
     }
 
     /// The lines now, and everything that changes from now on.
-    pub fn look(&self) -> (Vec<(Key, Arc<Value>)>, broadcast::Receiver<Arc<Change>>) {
+    pub fn look(&self) -> (Vec<(Key, Bytes)>, broadcast::Receiver<Arc<Change>>) {
         let state = self.state.read();
         let lines = state.lines.iter().map(|(key, line)| (key.clone(), line.clone())).collect();
         (lines, self.changes.subscribe())
@@ -97,7 +98,7 @@ impl Board {
 
     fn set(&self, rollout: &Guarded<VoiceRollout>) -> Key {
         let key = key(rollout);
-        let line = Arc::new(view::line(rollout));
+        let line = Bytes::from(view::line(rollout));
         let mut state = self.state.write();
         if let Some(status) = rollout.0.as_ref().ok().and_then(|r| r.status.as_ref()) {
             if !History::wanted(status) {
@@ -107,7 +108,7 @@ impl Board {
             }
         }
         if state.lines.insert(key.clone(), line.clone()).is_none_or(|old| old != line) {
-            self.tell(&key, json!({"type": "changed", "rollout": *line}));
+            self.tell(&key, || Bytes::from([b"{\"type\":\"changed\",\"rollout\":", &line[..], b"}\n"].concat()));
         }
         key
     }
@@ -116,7 +117,7 @@ impl Board {
         let mut state = self.state.write();
         state.histories.remove(key);
         if state.lines.remove(key).is_some() {
-            self.tell(key, json!({"type": "deleted", "namespace": key.0, "name": key.1}));
+            self.tell(key, || text(&json!({"type": "deleted", "namespace": key.0, "name": key.1})));
         }
     }
 
@@ -125,15 +126,15 @@ impl Board {
         let mut state = self.state.write();
         if let Some(history) = state.histories.get_mut(&key) {
             history.take((self.now)(), run);
-            self.tell(&key, json!({"type": "run", "namespace": key.0, "name": key.1}));
+            self.tell(&key, || text(&json!({"type": "run", "namespace": key.0, "name": key.1})));
         }
     }
 
     /// While the state is locked: whoever looks gets a change either in the lines or afterwards.
-    fn tell(&self, key: &Key, what: Value) {
+    fn tell(&self, key: &Key, what: impl FnOnce() -> Bytes) {
         if self.changes.receiver_count() > 0 {
             // Nobody listens any more: then nobody misses it.
-            let _ = self.changes.send(Arc::new(Change { namespace: key.0.clone(), line: text(&what) }));
+            let _ = self.changes.send(Arc::new(Change { namespace: key.0.clone(), line: what() }));
         }
     }
 }
@@ -192,6 +193,12 @@ impl Onlooker for Feed {
 
 fn key(rollout: &Guarded<VoiceRollout>) -> Key {
     (rollout.namespace().unwrap_or_default(), rollout.name_any())
+}
+
+/// JSON texts as an array, with something before and after it.
+pub fn array(before: &str, lines: &[Bytes], after: &str) -> Bytes {
+    let lines = lines.join(&b","[..]);
+    Bytes::from([before.as_bytes(), b"[", &lines, b"]", after.as_bytes()].concat())
 }
 
 /// A JSON object on a line of its own.

@@ -29,13 +29,14 @@ use tokio::time::Interval;
 
 use super::Dashboard;
 use super::access::{Caller, Token};
-use super::board::{Change, text};
+use super::board::{Change, array, text};
 use super::refusal::Refusal;
 
 /// Time between heartbeats; at each the caller's token and rights are looked at again.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Rollouts in one line of the snapshot.
 const PART: usize = 100;
+const SNAPSHOT: &str = r#"{"type":"snapshot","rollouts":"#;
 
 /// `GET /dashboard/api/stream`
 pub async fn open(State(dashboard): State<Dashboard>, headers: HeaderMap) -> Result<Response, Refusal> {
@@ -54,10 +55,10 @@ pub async fn open(State(dashboard): State<Dashboard>, headers: HeaderMap) -> Res
     let mut seen = Vec::new();
     for ((namespace, _), line) in lines {
         if view.sees(&namespace).await? {
-            seen.push((*line).clone());
+            seen.push(line);
         }
     }
-    let mut first: VecDeque<Bytes> = seen.chunks(PART).map(|part| text(&json!({"type": "snapshot", "rollouts": part}))).collect();
+    let mut first: VecDeque<Bytes> = seen.chunks(PART).map(|part| array(SNAPSHOT, part, "}\n")).collect();
     first.push_back(text(&json!({"type": "synced", "at": now()})));
     let mut beats = tokio::time::interval(HEARTBEAT);
     beats.reset();

@@ -29,7 +29,7 @@ struct Line<'a> {
 }
 
 /// A line of the list as JSON.
-pub fn line(rollout: &Guarded<VoiceRollout>) -> Value {
+pub fn line(rollout: &Guarded<VoiceRollout>) -> String {
     let status = rollout.0.as_ref().ok().and_then(|r| r.status.as_ref());
     let unreadable = rollout.0.as_ref().err().map(ToString::to_string);
     let line = Line {
@@ -46,7 +46,7 @@ pub fn line(rollout: &Guarded<VoiceRollout>) -> Value {
         waiting_for: status.map(|s| s.waiting_for.as_str()).unwrap_or_default(),
         message: unreadable.as_deref().or(status.map(|s| s.message.as_str())).unwrap_or_default(),
     };
-    serde_json::to_value(line).unwrap_or_default()
+    serde_json::to_string(&line).unwrap_or_default()
 }
 
 /// A rollout in detail.

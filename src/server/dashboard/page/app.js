@@ -27,6 +27,7 @@ function take(events) {
       arriving = undefined;
       state("live");
       shown?.synced?.();
+      performance.mark("list");
     } else if (event.type === "changed") {
       rollouts.set(key(event.rollout), event.rollout);
       changed.add(key(event.rollout));

@@ -144,6 +144,22 @@ async fn details_are_read_with_the_callers_token_and_hold_no_pod_template() {
 }
 
 #[tokio::test]
+async fn what_is_no_name_never_becomes_a_path() {
+    let world = World::new();
+    for path in [
+        "rollouts/voice/agent%2F..%2F..%2Fsecrets",
+        "rollouts/..%2Fkube-system/agent",
+        "rollouts/voice/..",
+        "actions/voice/a%3Fx=1",
+        "rollouts/voice/Agent",
+    ] {
+        let (status, body) = ask(&world.dashboard(true), get_as("of-root", path)).await;
+        assert!(status == 400 && body.contains("no name"), "{path}: {status} {body}");
+    }
+    assert!(world.api.asked("GET").is_empty());
+}
+
+#[tokio::test]
 async fn the_secret_of_a_person_opens_their_own_dashboard_only() {
     let world = World::new();
     let local = Local::new(world.api.client(), "the-secret").await.unwrap();
