@@ -1,7 +1,7 @@
 # make test    everything: format, lints, fast tests, then releases on a real control plane
 # make demo    three releases on the real control plane, with a live table (KEEP=1 leaves it running)
 # make soak    the property tests with long seeds (CASES=20000), and BAKES=1000 releases of 72 hours in virtual time
-# make bench   figures, of the operator on the real API server too (STACK_BENCH=rules,looks,evidence,readings needs no such thing)
+# make bench   figures, of the operator on the real API server too (STACK_BENCH=rules,looks,evidence,readings,dashboard needs no such thing)
 # make crds    writes the generated CRDs, for the repository and for the chart
 #
 # Everything that is needed besides Rust, Go, Python, npm and the shell's usual tools is fetched and built, and kept in

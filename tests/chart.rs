@@ -143,6 +143,43 @@ fn with_watch_namespaces_the_rights_end_at_their_borders() {
 }
 
 #[test]
+fn the_dashboard_and_its_rights_are_there_only_when_it_is_enabled() {
+    let Some(without) = render(&["crds.install=false"]) else { return };
+    let reviews = BTreeSet::from(
+        ["authentication.k8s.io/tokenreviews create", "authorization.k8s.io/subjectaccessreviews create"].map(str::to_owned),
+    );
+    let run_args = |objects: &[Value]| {
+        let container = &of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0];
+        let args = container["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap().to_owned());
+        let parsed = voicerollout::cli::args::parse(std::iter::once("voicerollout".to_owned()).chain(args)).unwrap();
+        let voicerollout::cli::args::Verb::Run(run) = parsed.verb else { panic!("the container runs the operator") };
+        (run.dashboard, run.dashboard_actions, run.dashboard_listen.to_string())
+    };
+    let ports = |objects: &[Value]| {
+        let names = |list: &Value| list.as_array().unwrap().iter().map(|p| p["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+        let container = &of_kind(objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0];
+        (names(&container["ports"]), names(&of_kind(objects, "Service")[0]["spec"]["ports"]))
+    };
+    let both = || vec!["http".to_owned(), "dashboard".to_owned()];
+    assert_eq!((run_args(&without).0, ports(&without)), (false, (vec!["http".into()], vec!["http".into()])));
+    assert!(operator_rights(&without).values().all(|rights| rights.is_disjoint(&reviews)));
+
+    for watched in ["watchNamespaces={}", "watchNamespaces={a,b}"] {
+        let without = render(&["crds.install=false", watched]).unwrap();
+        let with = render(&["crds.install=false", watched, "dashboard.enabled=true"]).unwrap();
+        let (before, after) = (operator_rights(&without), operator_rights(&with));
+        assert_eq!(&after[""] - &before[""], reviews, "{watched}");
+        assert!(before.iter().all(|(scope, rights)| scope.is_empty() || after[scope] == *rights), "{watched}");
+        assert_eq!((run_args(&with), ports(&with)), ((true, false, "0.0.0.0:8090".into()), (both(), both())));
+    }
+    let local =
+        render(&["crds.install=false", "dashboard.enabled=true", "dashboard.actions=true", "dashboard.listen=127.0.0.1:8090"]).unwrap();
+    assert_eq!((run_args(&local), ports(&local)), ((true, true, "127.0.0.1:8090".into()), (both(), vec!["http".into()])));
+    let rights: BTreeSet<_> = operator_rights(&local).into_values().flatten().collect();
+    assert!(!rights.iter().any(|r| r.contains("voicerolloutactions create") || r.contains("impersonate")), "callers act for themselves");
+}
+
+#[test]
 fn people_may_give_commands_but_not_change_them_or_forge_results() {
     let Some(objects) = render(&["crds.install=false"]) else { return };
     let role = |suffix: &str| {
@@ -227,7 +264,14 @@ fn a_command_under_another_name_is_refused() {
 
 #[test]
 fn a_value_that_does_not_exist_is_refused() {
-    for set in ["watchNamespace={a}", "replicas=two", "logFormat=xml", "egress.allow={a b}"] {
+    for set in [
+        "watchNamespace={a}",
+        "replicas=two",
+        "dashboard.listen=0.0.0.0:80",
+        "dashboard.action=true",
+        "logFormat=xml",
+        "egress.allow={a b}",
+    ] {
         let Some(output) = helm(&["template", "vr", "charts/voicerollout", "--set", set]) else { return };
         assert!(!output.status.success(), "{set} was taken");
     }

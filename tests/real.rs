@@ -20,10 +20,15 @@ mod binomial;
 mod buckets;
 #[path = "real/changes.rs"]
 mod changes;
+#[allow(dead_code)]
+#[path = "dashboard/chromium.rs"]
+mod chromium;
 #[path = "real/commands.rs"]
 mod commands;
 #[path = "real/comparisons.rs"]
 mod comparisons;
+#[path = "real/dashboard.rs"]
+mod dashboard;
 #[path = "real/dispatch.rs"]
 mod dispatch;
 #[path = "real/env.rs"]

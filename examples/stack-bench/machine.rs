@@ -45,6 +45,12 @@ fn kilobytes(text: &str, name: &str) -> Option<f64> {
     field(text, name).trim_end_matches(" kB").parse().ok()
 }
 
+/// Resident memory of this process, in MiB.
+pub fn memory() -> Result<f64> {
+    let now = kilobytes(&read("/proc/self/status"), "VmRSS");
+    now.map(|kb| kb / 1024.0).ok_or_else(|| Error::other("/proc/self/status has no VmRSS"))
+}
+
 /// Begins to note the most memory that this process has; gives what it has now, in MiB (`clear_refs` in proc(5)).
 pub fn peak_memory_from_here() -> Result<f64> {
     std::fs::write("/proc/self/clear_refs", "5")?;

@@ -1,12 +1,15 @@
 //! The figures of README: what the operator costs and how fast it reverts, on a real API server. `make bench`.
 //!
-//! Prints, and never judges by wall time. `STACK_BENCH=rules,looks,evidence,readings,verdicts,callers,release,size,idle`
-//! picks parts, of which rules, looks, evidence, readings and idle need no control plane, and callers needs Istio and Envoy too; `STACK_BENCH_RELEASING` (100) and `STACK_BENCH_ROLLOUTS`
+//! Prints, and never judges by wall time. `STACK_BENCH=rules,looks,evidence,readings,dashboard,verdicts,callers,release,size,
+//! idle` picks parts, of which rules, looks, evidence, readings, dashboard (it takes a Chromium) and idle need no control plane, and callers needs Istio and Envoy too; `STACK_BENCH_RELEASING` (100) and `STACK_BENCH_ROLLOUTS`
 //! (1000) are the numbers of rollouts.
 
 #[allow(dead_code)]
 #[path = "../../tests/real/agent.rs"]
 mod agent;
+#[allow(dead_code)]
+#[path = "../../tests/dashboard/chromium.rs"]
+mod chromium;
 #[allow(dead_code)]
 #[path = "../../tests/fast/cluster/mod.rs"]
 mod cluster;
@@ -19,12 +22,16 @@ mod gates;
 #[allow(dead_code)]
 #[path = "../judge-stub/router.rs"]
 mod judge;
+#[allow(dead_code)]
+#[path = "../../tests/dashboard/world.rs"]
+mod shown;
 #[path = "../../tests/stack/mod.rs"]
 mod stack;
 
 mod answers;
 mod audit;
 mod callers;
+mod dashboard;
 mod evidence;
 mod figures;
 mod fleet;
@@ -45,7 +52,8 @@ use voicerollout::core::stats::baselines;
 const SEED: u64 = 1;
 
 fn main() {
-    let parts = std::env::var("STACK_BENCH").unwrap_or_else(|_| "rules,looks,evidence,readings,verdicts,callers,release,size,idle".into());
+    let parts = std::env::var("STACK_BENCH")
+        .unwrap_or_else(|_| "rules,looks,evidence,readings,dashboard,verdicts,callers,release,size,idle".into());
     let wanted = |part: &str| parts.split(',').any(|p| p.trim() == part);
     machine::print();
     if wanted("rules") {
@@ -60,6 +68,9 @@ fn main() {
         }
         if wanted("readings") {
             readings::run().await?;
+        }
+        if wanted("dashboard") {
+            dashboard::run().await?;
         }
         real(wanted).await
     }));

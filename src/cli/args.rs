@@ -42,6 +42,8 @@ pub enum Verb {
     /// Try out a gate that counts calls, without a cluster
     #[command(subcommand)]
     Gate(GateVerb),
+    /// Show rollouts in a browser, with your own rights
+    Dashboard(DashboardArgs),
     /// Run the operator
     Run(RunArgs),
     /// Write the CustomResourceDefinitions
@@ -177,6 +179,23 @@ pub struct SimulateArgs {
     pub json: bool,
 }
 
+/// `dashboard`
+#[derive(Clone, Debug, Args)]
+pub struct DashboardArgs {
+    /// All namespaces
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub all_namespaces: bool,
+    /// Port on this machine; 0: one that is free
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub port: u16,
+    /// Print the address, and open no browser
+    #[arg(long)]
+    pub no_open: bool,
+    /// Which cluster and namespace.
+    #[command(flatten)]
+    pub connection: Connection,
+}
+
 /// `run`
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
@@ -207,6 +226,15 @@ pub struct RunArgs {
     /// The chart's admission policy is in force: the name in an action is the caller's own
     #[arg(long, env = "VOICEROLLOUT_ACTIONS_VERIFIED")]
     pub actions_verified: bool,
+    /// Serve the dashboard, too
+    #[arg(long, env = "VOICEROLLOUT_DASHBOARD")]
+    pub dashboard: bool,
+    /// Address of the dashboard; on a loopback address it answers to names of this machine only
+    #[arg(long, env = "VOICEROLLOUT_DASHBOARD_LISTEN", default_value = "127.0.0.1:8090", value_name = "ADDRESS")]
+    pub dashboard_listen: SocketAddr,
+    /// Commands may be given in the dashboard, by those who may create VoiceRolloutActions
+    #[arg(long, env = "VOICEROLLOUT_DASHBOARD_ACTIONS", requires = "dashboard")]
+    pub dashboard_actions: bool,
     /// Logging.
     #[command(flatten)]
     pub log: LogOptions,

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod connect;
 pub mod crd;
+pub mod dashboard;
 pub mod demo;
 pub mod error;
 pub mod gate;
@@ -66,6 +67,7 @@ async fn dispatch(cli: Cli) -> Result<(), CliError> {
     let Cli { program, verb } = cli;
     match verb {
         Verb::Run(args) => run::run(args).await,
+        Verb::Dashboard(args) => dashboard::dashboard(&args, &mut std::io::stdout()).await,
         Verb::Crd(args) => crd::crd(&args),
         Verb::Demo(args) => demo::demo(&args),
         Verb::Gate(verb) => try_out(&verb),

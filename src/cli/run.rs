@@ -1,6 +1,6 @@
 //! `run`: the operator.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use kube::client::ClientBuilder;
@@ -15,6 +15,9 @@ use crate::operator::analysis::secrets::KubeSecrets;
 use crate::operator::clock::Clock;
 use crate::operator::lease::LeaseConfig;
 use crate::operator::process::{Operator, serve, stop_on_signal};
+use crate::operator::stores::Onlooker;
+use crate::server::dashboard::{Board, Cluster, Dashboard, Hosts};
+use crate::server::{ServerError, bind};
 use crate::sources::egress::{Allow, Egress};
 use crate::sources::judge::logs::KubeLogs;
 use crate::sources::{Sources, SourcesConfig};
@@ -31,6 +34,7 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
     let metrics = Metrics::new();
     let config = Config::infer().await.map_err(|e| fail("find a cluster (the account of the pod, or a kubeconfig)", &e))?;
     let egress = egress(&args, &config).await?;
+    let (dashboard, onlookers) = dashboard(&args, &config, &metrics)?.unzip();
     let client = connect(config, &metrics).map_err(|e| fail("set up the connection", &e))?;
     let identity = args.identity.clone().unwrap_or_else(own_name);
     let lease = LeaseConfig {
@@ -63,21 +67,49 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
         metrics: Arc::new(metrics.clone()),
         actions_verified: args.actions_verified,
         ready,
+        onlookers: onlookers.unwrap_or_default(),
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = %args.listen, "starting");
     let server = serve(args.listen, metrics, is_ready, Some(log), stop.clone());
+    let shown = show(dashboard, args.dashboard_listen, stop.clone());
     let work = operator.run(stop);
-    tokio::pin!(server, work);
+    tokio::pin!(server, shown, work);
     // Without health and metrics the process must not go on.
     tokio::select! {
         served = &mut server => match served {
             Ok(()) => work.await,
             Err(e) => return Err(fail("serve health and metrics", &e)),
         },
+        shown = &mut shown => match shown {
+            Ok(()) => work.await,
+            Err(e) => return Err(fail("serve the dashboard", &e)),
+        },
         () = &mut work => {}
         () = memory::give_back() => {}
     }
     Ok(())
+}
+
+/// The dashboard, if it is wanted, and what fills it.
+fn dashboard(args: &RunArgs, config: &Config, metrics: &Metrics) -> Result<Option<(Dashboard, Vec<Arc<dyn Onlooker>>)>, CliError> {
+    if !args.dashboard {
+        return Ok(None);
+    }
+    let fail = |e: kube::Error| CliError::Connect { what: "set up the connection of the dashboard".into(), message: chain(&e) };
+    let reviewer = connect(config.clone(), metrics).map_err(fail)?;
+    let bare = connect(Cluster::bare(config), metrics).map_err(fail)?;
+    let board = Arc::new(Board::default());
+    let watches = args.watch_namespaces.iter().filter(|n| !n.is_empty()).count().max(1);
+    let onlookers = (0..watches).map(|_| Arc::new(board.feed()) as Arc<dyn Onlooker>).collect();
+    let access = Arc::new(Cluster::new(reviewer, bare));
+    Ok(Some((Dashboard::new(board, access, Hosts::of(args.dashboard_listen), args.dashboard_actions), onlookers)))
+}
+
+async fn show(dashboard: Option<Dashboard>, address: SocketAddr, stop: watch::Receiver<bool>) -> Result<(), ServerError> {
+    let Some(dashboard) = dashboard else { return std::future::pending().await };
+    let listener = bind(address).await?;
+    tracing::info!(listen = %address, "dashboard");
+    dashboard.serve(listener, stop).await
 }
 
 fn connect(config: Config, metrics: &Metrics) -> Result<Client, kube::Error> {

@@ -140,7 +140,7 @@ impl Session {
 }
 
 /// Sends a request that is answered in time or is an error.
-async fn request<T>(what: impl Into<String>, request: impl Future<Output = kube::Result<T>>) -> Result<T, CliError> {
+pub(super) async fn request<T>(what: impl Into<String>, request: impl Future<Output = kube::Result<T>>) -> Result<T, CliError> {
     let what = what.into();
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Ok(answer) => answer.map_err(|error| CliError::of_kube(what, error)),
@@ -148,7 +148,7 @@ async fn request<T>(what: impl Into<String>, request: impl Future<Output = kube:
     }
 }
 
-fn say(out: &mut impl Write, text: &str) -> Result<(), CliError> {
+pub(super) fn say(out: &mut impl Write, text: &str) -> Result<(), CliError> {
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     written.map_err(|source| CliError::Io { what: "print".into(), source })
 }

@@ -26,7 +26,7 @@ use super::live::{LiveCalls, Poller};
 use super::memory::Memory;
 use super::reconcile::{Context, TURNS, on_error, reconcile};
 use super::routes;
-use super::stores::{Guarded, RolloutChanges, Stores, Target, scoped, target};
+use super::stores::{Guarded, Onlooker, RolloutChanges, Stores, Target, scoped, target};
 use super::urgency::{Urgency, Waiting};
 use crate::api::common::ROLLOUT_LABEL;
 use crate::api::{ClusterVoiceAnalysisTemplate, VoiceRollout};
@@ -60,6 +60,8 @@ pub struct Settings {
     pub calls: Arc<dyn CallCounter>,
     /// Becomes true when every cache is filled.
     pub ready: watch::Sender<bool>,
+    /// Who hears what the watches bring, one for each scope; or nobody.
+    pub onlookers: Vec<Arc<dyn Onlooker>>,
 }
 
 type Rollouts = Guarded<VoiceRollout>;
@@ -84,8 +86,11 @@ struct Named {
 pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Sync + 'static) {
     let mut stores = Stores { runs: settings.runs, ..Stores::default() };
     let live = LiveCalls::default();
-    let opened = settings.scopes.iter().map(|n| open(&mut stores, &live, &settings.client, n.as_deref()));
-    let mut scopes: Vec<Scope> = opened.collect();
+    let mut scopes: Vec<Scope> = Vec::new();
+    for (at, namespace) in settings.scopes.iter().enumerate() {
+        let onlooker = settings.onlookers.get(at).cloned();
+        scopes.push(open(&mut stores, &live, &settings.client, namespace.as_deref(), onlooker));
+    }
     for (scope, changes) in scopes.iter_mut().zip(settings.run_changes) {
         scope.related.push(changes.boxed());
     }
@@ -163,14 +168,14 @@ async fn announce_ready(context: Arc<Context>, ready: Arc<watch::Sender<bool>>) 
     tracing::info!("caches are filled");
 }
 
-fn open(stores: &mut Stores, live: &LiveCalls, client: &Client, namespace: Option<&str>) -> Scope {
+fn open(stores: &mut Stores, live: &LiveCalls, client: &Client, namespace: Option<&str>, onlooker: Option<Arc<dyn Onlooker>>) -> Scope {
     let any = watcher::Config::default;
     let ours = || watcher::Config::default().labels(ROLLOUT_LABEL);
     let istio = |resource: &kube::api::ApiResource| match namespace {
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
         None => Api::all_with(client.clone(), resource),
     };
-    let (rollouts, reader) = stores.rollouts.watch(scoped(client, namespace));
+    let (rollouts, reader) = stores.rollouts.watch(scoped(client, namespace), onlooker);
     let sets = fill(&mut stores.replica_sets, scoped(client, namespace), ours(), SetKept::keep);
     let pods = fill(&mut stores.pods, scoped(client, namespace), ours(), PodKept::keep);
     let live = live.clone();

@@ -14,7 +14,7 @@ use super::clock::Clock;
 use super::controller::{self, Settings};
 use super::leadership::Leadership;
 use super::lease::{self, LeaseConfig};
-use super::stores::RunFeed;
+use super::stores::{Onlooker, RunFeed};
 use crate::metrics::Metrics;
 use crate::server::{self, App};
 use crate::sources::Source;
@@ -51,6 +51,8 @@ pub struct Operator {
     pub actions_verified: bool,
     /// Becomes true when every cache is filled.
     pub ready: watch::Sender<bool>,
+    /// Who hears what the watches bring: one for each watched namespace, one when all are watched, or nobody.
+    pub onlookers: Vec<Arc<dyn Onlooker>>,
 }
 
 impl Operator {
@@ -70,8 +72,11 @@ impl Operator {
         let scopes: Vec<_> = if self.namespaces.is_empty() { vec![None] } else { self.namespaces.into_iter().map(Some).collect() };
         let mut runs = Cache::default();
         let (feeds, run_changes): (Vec<_>, Vec<_>) = scopes.iter().map(|_| RunFeed::new(&mut runs)).unzip();
+        let onlooker = |at: usize| self.onlookers.get(at).cloned();
+        let feeds: Vec<_> = feeds.into_iter().enumerate().map(|(at, feed)| feed.heard_by(onlooker(at))).collect();
         let settings = Settings {
             client: self.client.clone(),
+            onlookers: self.onlookers,
             scopes: scopes.clone(),
             runs,
             run_changes,

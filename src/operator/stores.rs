@@ -23,6 +23,15 @@ use crate::core::preflight::Sidecar;
 /// A kind whose objects may not parse: such an object must not stop the others.
 pub type Guarded<K> = DeserializeGuard<K>;
 
+/// Hears what the watches of one namespace, or of all, bring.
+pub trait Onlooker: Send + Sync + 'static {
+    /// An event of the watch of rollouts.
+    fn rollout(&self, event: &watcher::Event<Guarded<VoiceRollout>>);
+
+    /// An event of the watch of analysis runs.
+    fn run(&self, event: &watcher::Event<Guarded<VoiceAnalysisRun>>);
+}
+
 /// A rollout to look at.
 pub type Target = ObjectRef<Guarded<VoiceRollout>>;
 
@@ -38,7 +47,11 @@ pub struct Rollouts {
 
 impl Rollouts {
     /// Adds a watch; gives its changes, and the store that they are in.
-    pub fn watch(&mut self, api: Api<Guarded<VoiceRollout>>) -> (RolloutChanges, Store<Guarded<VoiceRollout>>) {
+    pub fn watch(
+        &mut self,
+        api: Api<Guarded<VoiceRollout>>,
+        onlooker: Option<Arc<dyn Onlooker>>,
+    ) -> (RolloutChanges, Store<Guarded<VoiceRollout>>) {
         let writer = StoreWriter::new(());
         let reader = writer.as_reader();
         self.whole.push(reader.clone());
@@ -48,6 +61,9 @@ impl Rollouts {
             .inspect(move |event| {
                 if let Ok(event) = event {
                     names.apply(event, Names::keep);
+                    if let Some(onlooker) = &onlooker {
+                        onlooker.rollout(event);
+                    }
                 }
             })
             .reflect(writer)
@@ -194,19 +210,28 @@ impl Stores {
 pub struct RunFeed {
     writer: Arc<Mutex<Writer<RunKept>>>,
     changed: UnboundedSender<Target>,
+    onlooker: Option<Arc<dyn Onlooker>>,
 }
 
 impl RunFeed {
     /// A feed that fills a part of `runs`, and the rollouts whose runs have changed, after the cache has them.
     pub fn new(runs: &mut Cache<RunKept>) -> (Self, UnboundedReceiver<Target>) {
         let (changed, changes) = unbounded();
-        (Self { writer: Arc::new(Mutex::new(runs.part())), changed }, changes)
+        (Self { writer: Arc::new(Mutex::new(runs.part())), changed, onlooker: None }, changes)
+    }
+
+    /// The same, with somebody who hears of each event, too.
+    pub fn heard_by(self, onlooker: Option<Arc<dyn Onlooker>>) -> Self {
+        Self { onlooker, ..self }
     }
 
     /// Takes over an event of the watch.
     pub fn take(&self, event: &watcher::Event<Guarded<VoiceAnalysisRun>>) {
         for change in self.writer.lock().apply(event, RunKept::keep) {
             self.tell(&change.id.namespace, change.object.rollout.as_deref());
+        }
+        if let Some(onlooker) = &self.onlooker {
+            onlooker.run(event);
         }
     }
 

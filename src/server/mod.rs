@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use crate::metrics::Metrics;
 use crate::telemetry::LogHandle;
 
+pub mod dashboard;
 #[cfg(test)]
 mod tests;
 

@@ -35,6 +35,7 @@ replicas: 2
 listen: "$(POD_IP):8080"
 logLevel: info,voicerollout=debug
 leaderElection: {leaseDuration: 10s, renewPeriod: 1s}
+dashboard: {enabled: true, actions: true, listen: "$(POD_IP):8090"}
 egress: {allow: [10.244.0.0/16, 127.0.0.0/8]}
 extraEnv:
 - name: POD_IP

