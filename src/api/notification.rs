@@ -33,16 +33,8 @@ pub enum Trigger {
 
 impl Trigger {
     /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Started,
-        Self::StepPassed,
-        Self::Paused,
-        Self::GateFailing,
-        Self::Aborted,
-        Self::Promoted,
-        Self::DrainOverdue,
-        Self::Drift,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Started, Self::StepPassed, Self::Paused, Self::GateFailing, Self::Aborted, Self::Promoted, Self::DrainOverdue, Self::Drift];
     /// Those of a notification that names none.
     pub const DEFAULT: [Self; 5] = [Self::Started, Self::Paused, Self::Aborted, Self::Promoted, Self::DrainOverdue];
 

@@ -93,7 +93,9 @@ fn notifications(file: Option<&Path>) -> Defaults {
     let Some(file) = file else { return Defaults::default() };
     let defaults = match std::fs::read_to_string(file) {
         Ok(text) => Defaults::parse(&text),
-        Err(error) => Defaults { mistakes: vec![format!("the operator's notifications: read {}: {error}", file.display())], ..Defaults::default() },
+        Err(error) => {
+            Defaults { mistakes: vec![format!("the operator's notifications: read {}: {error}", file.display())], ..Defaults::default() }
+        }
     };
     defaults.mistakes.iter().for_each(|mistake| tracing::error!("{mistake}"));
     defaults

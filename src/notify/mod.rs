@@ -77,7 +77,10 @@ impl Messenger {
             Target::SlackWebhook(secret) => {
                 let url = self.secret(namespace, secret).await?;
                 if !Url::parse(&url).is_ok_and(|u| matches!(u.scheme(), "http" | "https") && u.has_host()) {
-                    let why = format!("the key {} of the Secret {namespace}/{} is no http or https address: put the webhook's URL there", secret.key, secret.name);
+                    let why = format!(
+                        "the key {} of the Secret {namespace}/{} is no http or https address: put the webhook's URL there",
+                        secret.key, secret.name
+                    );
                     return Err(Answer::Stuck { why });
                 }
                 Ok(slack::to_webhook(url, &text(letter, Escape::Slack)))

@@ -15,8 +15,14 @@ const ADVICE: [(&[&str], &str); 7] = [
     (&["channel_not_found"], "name a channel that exists, and invite the bot"),
     (&["not_in_channel"], "invite the bot to the channel"),
     (&["is_archived", "channel_is_archived"], "the channel is archived: name another one"),
-    (&["no_service", "no_service_id", "no_active_hooks", "no_team", "invalid_token", "team_disabled"], "the webhook is gone: make a new one and put its URL into the Secret"),
-    (&["action_prohibited", "restricted_action", "posting_to_general_channel_denied", "user_not_found"], "an administrator of the workspace has to allow it"),
+    (
+        &["no_service", "no_service_id", "no_active_hooks", "no_team", "invalid_token", "team_disabled"],
+        "the webhook is gone: make a new one and put its URL into the Secret",
+    ),
+    (
+        &["action_prohibited", "restricted_action", "posting_to_general_channel_denied", "user_not_found"],
+        "an administrator of the workspace has to allow it",
+    ),
 ];
 
 /// A message to an incoming webhook.

@@ -68,9 +68,10 @@ impl SecretReader for Secrets {
         let path = format!("{namespace}/{}/{}", secret.name, secret.key);
         let found = match self.0.get(&path).map(String::as_str) {
             None => Err(SourceError::new(format!("reading Secret {path}: there is no such Secret"))),
-            Some("busy") => {
-                Err(SourceError { retry_after: Some(Duration::from_secs(5)), ..SourceError::new(format!("reading Secret {path}: no answer")) })
-            }
+            Some("busy") => Err(SourceError {
+                retry_after: Some(Duration::from_secs(5)),
+                ..SourceError::new(format!("reading Secret {path}: no answer"))
+            }),
             Some(value) => Ok(value.to_owned()),
         };
         Box::pin(std::future::ready(found))
@@ -182,8 +183,13 @@ async fn a_bot_writes_into_its_channel_and_only_ok_is_a_receipt() {
     let (path, headers, body) = receiver.last();
     assert_eq!((path.as_str(), headers["authorization"].to_str().unwrap()), ("/api/chat.postMessage", "Bearer xoxb-s3cr3t-token"));
     assert_eq!(body["channel"], "#releases");
-    assert!(body["text"].as_str().unwrap().starts_with("voice/agent: revision 5f7c was aborted at step 3/10, new calls go back to ab12: "), "{body}");
-    for (error, advice) in [("invalid_auth", "put a token that is valid"), ("channel_not_found", "invite the bot"), ("missing_scope", "chat:write")] {
+    assert!(
+        body["text"].as_str().unwrap().starts_with("voice/agent: revision 5f7c was aborted at step 3/10, new calls go back to ab12: "),
+        "{body}"
+    );
+    for (error, advice) in
+        [("invalid_auth", "put a token that is valid"), ("channel_not_found", "invite the bot"), ("missing_scope", "chat:write")]
+    {
         receiver.say(200, None, &json!({"ok": false, "error": error}).to_string());
         let why = stuck(send(&messenger, &letter).await);
         assert!(why.contains(error) && why.contains(advice), "{why}");
@@ -209,11 +215,15 @@ async fn a_webhook_gets_a_cloud_event() {
     let mut hook = json!({"name": "hook", "webhook": {"url": format!("{}/events", receiver.url), "headers": headers}});
     assert_eq!(send(&messenger, &letter(hook.clone())).await, Answer::Taken);
     let (path, headers, body) = receiver.last();
-    assert_eq!((path.as_str(), headers["authorization"].to_str().unwrap(), headers["x-team"].to_str().unwrap()), ("/events", HEADER, "voice"));
+    assert_eq!(
+        (path.as_str(), headers["authorization"].to_str().unwrap(), headers["x-team"].to_str().unwrap()),
+        ("/events", HEADER, "voice")
+    );
     assert_eq!(headers.get_all("content-type").iter().collect::<Vec<_>>(), ["application/cloudevents+json; charset=utf-8"]);
     insta::assert_json_snapshot!(body);
 
-    for (status, words) in [(302, "redirects are not followed"), (401, "check the headers"), (404, "check the url"), (410, "check the url")] {
+    for (status, words) in [(302, "redirects are not followed"), (401, "check the headers"), (404, "check the url"), (410, "check the url")]
+    {
         receiver.say(status, None, "s3cr3t");
         let why = stuck(send(&messenger, &letter(hook.clone())).await);
         assert!(why.contains(words), "{why}");

@@ -94,7 +94,10 @@ async fn a_bad_release_is_told_in_order_to_both_receivers() {
     let abort = status.abort.clone().expect("an abort");
     assert_eq!((&last["specversion"], &last["subject"]), (&json!("1.0"), &json!(abort.revision)));
     assert_eq!(last["source"], "/apis/voicerollout.dev/v1alpha1/namespaces/voice/voicerollouts/agent");
-    assert_eq!((&last["data"]["gate"], &last["data"]["step"], &last["data"]["weight"]), (&json!("p95-first-token"), &json!("3/10"), &json!(5)));
+    assert_eq!(
+        (&last["data"]["gate"], &last["data"]["step"], &last["data"]["weight"]),
+        (&json!("p95-first-token"), &json!("3/10"), &json!(5))
+    );
     assert_eq!(last["data"]["failureReason"], abort.reason);
     let texts: Vec<&str> = of(&letters, SLACK).iter().map(|l| l.text()).collect();
     assert_eq!(texts.len(), 4, "{texts:?}");
@@ -135,7 +138,8 @@ async fn a_receiver_that_fails_for_an_hour_gets_everything_in_order() {
     let mut taken: Vec<&str> = of(&letters[deployed.len()..], HOOK).iter().map(|l| l.kind()).collect();
     taken.dedup();
     assert_eq!(taken, ["started", "step-passed", "gate-failing", "aborted"]);
-    let ready = |s: &voicerollout::api::VoiceRolloutStatus| s.conditions.iter().any(|c| c.type_ == "NotificationsReady" && c.status == "True");
+    let ready =
+        |s: &voicerollout::api::VoiceRolloutStatus| s.conditions.iter().any(|c| c.type_ == "NotificationsReady" && c.status == "True");
     cluster.wait("agent", "ready again", ready).await;
 }
 
@@ -232,7 +236,9 @@ async fn a_mistake_is_told_in_a_condition_and_stops_nothing() {
     let says = |s: &voicerollout::api::VoiceRolloutStatus, words: &str| {
         s.conditions.iter().any(|c| c.type_ == "NotificationsReady" && c.status == "False" && c.message.contains(words))
     };
-    let status = cluster.wait("agent", "told of both", |s| says(s, "no such Secret; create it with the label voicerollout.dev/use: notifications")).await;
+    let status = cluster
+        .wait("agent", "told of both", |s| says(s, "no such Secret; create it with the label voicerollout.dev/use: notifications"))
+        .await;
     assert!(says(&status, "spec.notifications[0].template: there is no variable setp; did you mean step?"), "{:?}", status.conditions);
     let done = |l: &[Letter]| l.iter().filter(|l| l.kind() == "promoted").count() == 2;
     mail(&cluster, "the other receiver's", done).await;
@@ -251,7 +257,8 @@ async fn a_mistake_is_told_in_a_condition_and_stops_nothing() {
 #[tokio::test(start_paused = true)]
 async fn defaults_begin_with_what_happens_next() {
     let mut cluster = deployed_from(&Script::good(), GATES).await;
-    let file = json!({"link": "https://releases.example/{namespace}/{rollout}", "notifications": [{"name": "all", "webhook": {"url": HOOK}}]});
+    let file =
+        json!({"link": "https://releases.example/{namespace}/{rollout}", "notifications": [{"name": "all", "webhook": {"url": HOOK}}]});
     cluster.notifications = Defaults::parse(&file.to_string());
     assert_eq!(cluster.notifications.mistakes, Vec::<String>::new());
     cluster.restart_operator().await;

@@ -5,8 +5,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use super::advance::DEADLINE_PREFIX;
 use super::{Machine, after};
 use crate::api::conditions::{
-    self, AVAILABLE, CALLS_READABLE, DRAINING, HEALTHY, INVALID_SPEC, NOTIFICATIONS_READY, PREFLIGHT, PROGRESSING, REFERENCES_RESOLVED, ROUTES_IN_SYNC,
-    SPLIT_OBSERVED,
+    self, AVAILABLE, CALLS_READABLE, DRAINING, HEALTHY, INVALID_SPEC, NOTIFICATIONS_READY, PREFLIGHT, PROGRESSING, REFERENCES_RESOLVED,
+    ROUTES_IN_SYNC, SPLIT_OBSERVED,
 };
 use crate::api::proof::SplitVerdict;
 use crate::api::status::{NextAction, Phase};

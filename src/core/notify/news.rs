@@ -33,7 +33,12 @@ struct Subject<'a> {
 }
 
 /// What is new in a status since `cursor`, oldest first, and the cursor after it.
-pub fn news(cursor: &Cursor, (namespace, rollout, uid): (&str, &str, &str), status: &VoiceRolloutStatus, now: Timestamp) -> (Vec<News>, Cursor) {
+pub fn news(
+    cursor: &Cursor,
+    (namespace, rollout, uid): (&str, &str, &str),
+    status: &VoiceRolloutStatus,
+    now: Timestamp,
+) -> (Vec<News>, Cursor) {
     let subject = Subject { namespace, rollout, uid, status };
     let after = caught_up(status, cursor);
     let mut all: Vec<News> = Vec::new();
@@ -107,7 +112,8 @@ fn key(gate: &GateSummary) -> String {
 
 impl Subject<'_> {
     fn decided(&self, trigger: Trigger, record: &DecisionRecord) -> News {
-        let abort = self.status.abort.as_ref().filter(|a| trigger == Trigger::Aborted && a.revision == record.revision && a.at == record.at);
+        let abort =
+            self.status.abort.as_ref().filter(|a| trigger == Trigger::Aborted && a.revision == record.revision && a.at == record.at);
         let weight = match trigger {
             Trigger::Aborted => abort.map(|a| a.weight),
             Trigger::Paused | Trigger::Drift => Some(self.status.weights.applied),
@@ -124,13 +130,13 @@ impl Subject<'_> {
 
     /// Steps that have passed; a release that was taken over in its midst has no news of earlier ones.
     fn steps(&self, cursor: &Cursor, after: &Cursor, now: Timestamp) -> Vec<News> {
-        let begun = self.status.decisions.iter().rev().find(|d| trigger(d) == Some(Trigger::Started));
-        let first = if cursor.release == after.release {
-            cursor.step
-        } else if begun.is_some_and(|d| d.decision != "FirstDeployment" && d.decision != "RollbackStarted") {
-            0
-        } else {
-            return Vec::new();
+        let begun = self.status.decisions.iter().rev().find(|d| trigger(d) == Some(Trigger::Started)).map(|d| d.decision.as_str());
+        let first = match begun {
+            // These go through no step.
+            Some("FirstDeployment" | "RollbackStarted") => return Vec::new(),
+            _ if cursor.release == after.release => cursor.step,
+            Some(_) => 0,
+            None => return Vec::new(),
         };
         // The length of the list stands in the display of the step, where there is one.
         let total = self.status.step_display.rsplit_once('/').and_then(|(_, n)| n.parse::<i32>().ok()).unwrap_or(after.step);
@@ -138,7 +144,8 @@ impl Subject<'_> {
             let facts = self.facts(Trigger::StepPassed, &format!("{}/{total}", i + 1), "", MicroTime(now));
             self.news(Facts { weight: Some(self.status.weights.applied), ..facts }, &now.to_string())
         };
-        let skipped = self.status.decisions.iter().rev().take_while(|d| trigger(d) != Some(Trigger::Started)).any(|d| d.decision == "PromotedFull");
+        let skipped =
+            self.status.decisions.iter().rev().take_while(|d| trigger(d) != Some(Trigger::Started)).any(|d| d.decision == "PromotedFull");
         if skipped { Vec::new() } else { (first..after.step).map(at).collect() }
     }
 

@@ -8,8 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::news::{News, caught_up, news};
 use super::{Kind, Notifiers};
-use crate::api::outbox::{Outcome, Queued, Settled, VoiceRolloutOutboxSpec};
 use crate::api::VoiceRolloutStatus;
+use crate::api::outbox::{Outcome, Queued, Settled, VoiceRolloutOutboxSpec};
 
 /// Most messages that wait for one rollout.
 pub const MAX_QUEUED: usize = 100;
@@ -124,13 +124,7 @@ fn age(message: &Queued, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(message.facts.at.0)).unwrap_or_default()
 }
 
-fn drop_where(
-    outbox: &mut VoiceRolloutOutboxSpec,
-    now: Timestamp,
-    why: &str,
-    gone: &mut Vec<Gone>,
-    mut drop: impl FnMut(&Queued) -> bool,
-) {
+fn drop_where(outbox: &mut VoiceRolloutOutboxSpec, now: Timestamp, why: &str, gone: &mut Vec<Gone>, mut drop: impl FnMut(&Queued) -> bool) {
     let (dropped, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut outbox.queue).into_iter().partition(|m| drop(m));
     outbox.queue = kept;
     for message in dropped {

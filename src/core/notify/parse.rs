@@ -190,7 +190,10 @@ fn parse_all(all: &[Notification], root: &str, is_default: bool) -> (Vec<Arc<Not
     for (i, notification) in all.iter().enumerate().take(MAX_NOTIFICATIONS) {
         let path = format!("{root}[{i}]");
         if !names.insert(notification.name.as_str()) {
-            errors.push(SpecError::new(format!("{path}.name"), format!("another one is called {} too: give it its own name", notification.name)));
+            errors.push(SpecError::new(
+                format!("{path}.name"),
+                format!("another one is called {} too: give it its own name", notification.name),
+            ));
             continue;
         }
         match parse_one(notification, &path, is_default) {

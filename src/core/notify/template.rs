@@ -108,7 +108,8 @@ pub fn check(template: &str, on: &BTreeSet<Trigger>) -> Result<(), String> {
     let used: BTreeSet<String> = parsed.undeclared_variables(false).into_iter().collect();
     let known = |name: &str| VARIABLES.contains(&name) || environment.globals().any(|(global, _)| global == name);
     if let Some(name) = used.iter().find(|name| !known(name)) {
-        let near = VARIABLES.iter().filter(|v| strsim::damerau_levenshtein(v, name) <= 3).min_by_key(|v| strsim::damerau_levenshtein(v, name));
+        let near =
+            VARIABLES.iter().filter(|v| strsim::damerau_levenshtein(v, name) <= 3).min_by_key(|v| strsim::damerau_levenshtein(v, name));
         let hint = near.map_or_else(|| format!("they are {}", VARIABLES.join(", ")), |near| format!("did you mean {near}?"));
         return Err(format!("there is no variable {name}; {hint}"));
     }

@@ -94,7 +94,8 @@ fn decisions_are_news_of_their_trigger() {
 
 #[test]
 fn nothing_is_told_twice_and_nothing_is_passed_over() {
-    let all = [decision(0, "ReleaseStarted", "a", None), decision(5, "RoutesChangedByOthers", "b", None), decision(5, "Aborted", "c", None)];
+    let all =
+        [decision(0, "ReleaseStarted", "a", None), decision(5, "RoutesChangedByOthers", "b", None), decision(5, "Aborted", "c", None)];
     let mut old = status(&all[..2]);
     old.current_step = Some(0);
     let (first, cursor) = told(&Cursor::default(), &old);
@@ -137,22 +138,30 @@ fn steps_pauses_and_gates_are_told_once_and_in_their_place() {
     // A person's pause is told with the name, and not again as the phase that it makes.
     let mut s = status(&[started, decision(3, "PausedByUser", "steps stand still", Some("ada"))]);
     s.phase = crate::api::status::Phase::Paused;
-    let (all, cursor) = told(&Cursor { decision: Some(cursor.decision.unwrap()), ..super::news::caught_up(&status(&[]), &Cursor::default()) }, &s);
+    let (all, cursor) =
+        told(&Cursor { decision: Some(cursor.decision.unwrap()), ..super::news::caught_up(&status(&[]), &Cursor::default()) }, &s);
     assert_eq!(all, [(Trigger::Paused, "steps stand still".into())]);
     assert_eq!(told(&cursor, &s).0, []);
 }
 
 #[test]
 fn steps_that_a_person_skipped_have_not_passed() {
-    let mut s = status(&[decision(0, "ReleaseStarted", "a", None), decision(1, "PromotedFull", "b", Some("ada")), decision(2, "Promoted", "c", None)]);
+    let mut s = status(&[
+        decision(0, "ReleaseStarted", "a", None),
+        decision(1, "PromotedFull", "b", Some("ada")),
+        decision(2, "Promoted", "c", None),
+    ]);
     s.current_step = Some(4);
     assert_eq!(triggers(&Cursor::default(), &s), [Trigger::Started, Trigger::Promoted]);
+}
+
+fn rollout(status: &VoiceRolloutStatus) -> Rollout<'_> {
+    Rollout { namespace: "voice", name: "agent", uid: "uid", status }
 }
 
 #[test]
 fn what_happened_before_somebody_asked_is_no_news_unless_the_rollout_is_new() {
     let mut s = status(&[decision(0, "FirstDeployment", "a", None)]);
-    let rollout = |status| Rollout { namespace: "voice", name: "agent", uid: "uid", status };
     let mut outbox = outbox::first(rollout(&s));
     outbox::take_over(&mut outbox, rollout(&s), &notifiers(json!([hook("h")])), at(1));
     assert_eq!(outbox.queue.len(), 0);
@@ -167,7 +176,7 @@ fn queued(all: &Notifiers) -> VoiceRolloutOutboxSpec {
     let mut s = status(&[decision(0, "Aborted", "why", None)]);
     s.current_step = Some(0);
     let mut outbox = VoiceRolloutOutboxSpec::default();
-    outbox::take_over(&mut outbox, Rollout { namespace: "voice", name: "agent", uid: "uid", status: &s }, all, at(0));
+    outbox::take_over(&mut outbox, rollout(&s), all, at(0));
     outbox
 }
 
@@ -217,7 +226,7 @@ proptest! {
         for i in 0..10 {
             s.decisions.push(decision(i, "RoutesChangedByOthers", &i.to_string(), None));
         }
-        outbox::take_over(&mut outbox, Rollout { namespace: "voice", name: "agent", uid: "uid", status: &s }, &all, at(10));
+        outbox::take_over(&mut outbox, rollout(&s), &all, at(10));
         let mut got: [Vec<u32>; 2] = Default::default();
         let mut now = at(10);
         for (who, answer) in answers {
@@ -270,7 +279,7 @@ fn ten_thousand_events_leave_a_hundred_messages_and_ten_lines_of_history() {
     for i in 0..10_000 {
         let mut s = status(&[decision(i, "RoutesChangedByOthers", &"long ".repeat(1000), None)]);
         s.current_step = Some(0);
-        let gone = outbox::take_over(&mut outbox, Rollout { namespace: "voice", name: "agent", uid: "uid", status: &s }, &all, at(i));
+        let gone = outbox::take_over(&mut outbox, rollout(&s), &all, at(i));
         dropped += gone.len();
         assert!(gone.iter().all(|g| g.outcome == Outcome::Dropped && g.why.contains("100 newer ones")));
         assert!(outbox.queue.len() <= MAX_QUEUED && outbox.history.len() <= 10);
@@ -287,9 +296,12 @@ fn messages_that_are_too_old_or_for_nobody_are_dropped() {
     let mut outbox = queued(&all);
     let mut s = status(&[decision(0, "Aborted", "why", None)]);
     s.current_step = Some(0);
-    let rollout = Rollout { namespace: "voice", name: "agent", uid: "uid", status: &s };
+    let rollout = rollout(&s);
     let gone = outbox::take_over(&mut outbox, rollout, &notifiers(json!([hook("h")])), at(1));
-    assert_eq!(gone.iter().map(|g| (g.message.notification.as_str(), g.why.as_str())).collect::<Vec<_>>(), [("s", "its notification is gone")]);
+    assert_eq!(
+        gone.iter().map(|g| (g.message.notification.as_str(), g.why.as_str())).collect::<Vec<_>>(),
+        [("s", "its notification is gone")]
+    );
     assert!(outbox::take_over(&mut outbox, rollout, &all, at(24 * 3600)).is_empty());
     let gone = outbox::take_over(&mut outbox, rollout, &all, at(24 * 3600 + 1));
     assert_eq!(gone.iter().map(|g| g.why.as_str()).collect::<Vec<_>>(), ["it is older than 24 hours"]);
@@ -322,7 +334,12 @@ fn every_trigger_has_a_sentence() {
 fn values_make_no_mentions_and_no_links_in_slack() {
     let mut facts = facts(Trigger::Aborted);
     facts.failure_reason = "<!channel> & <https://evil.example|see> @here \u{7}".into();
-    for template in ["{{ failure_reason }}", "{{ failure_reason | safe }}", "{{ failure_reason | upper | lower }}", "{% set a = failure_reason %}{{ a ~ '' }}"] {
+    for template in [
+        "{{ failure_reason }}",
+        "{{ failure_reason | safe }}",
+        "{{ failure_reason | upper | lower }}",
+        "{% set a = failure_reason %}{{ a ~ '' }}",
+    ] {
         let text = template::render(template, &facts, "", Escape::Slack).unwrap();
         assert_eq!(text, "&lt;!channel&gt; &amp; &lt;https://evil.example|see&gt; @here", "{template}");
     }
@@ -336,7 +353,11 @@ fn values_make_no_mentions_and_no_links_in_slack() {
 #[test]
 fn templates_are_checked_before_they_are_needed() {
     let on = BTreeSet::from(Trigger::ALL);
-    for good in ["{{ rollout }} {{ step }}: {{ failure_reason }} {{ link }}", "{% if by %}{{ by }}{% else %}-{% endif %}", "{% for i in range(3) %}{{ loop.index }}{% endfor %}"] {
+    for good in [
+        "{{ rollout }} {{ step }}: {{ failure_reason }} {{ link }}",
+        "{% if by %}{{ by }}{% else %}-{% endif %}",
+        "{% for i in range(3) %}{{ loop.index }}{% endfor %}",
+    ] {
         assert_eq!(template::check(good, &on), Ok(()), "{good}");
     }
     for (bad, words) in [
@@ -383,7 +404,10 @@ fn a_rollouts_own_notification_replaces_the_default_of_its_name() {
     assert_eq!(found, [("team", Kind::Webhook, false), ("all", Kind::Webhook, true)]);
 
     for (file, words) in [
-        ("notifications: [{name: a, webhook: {url: 'https://h.example', hedaers: []}, tempalte: x}]", "notifications[0].tempalte: there is no such field"),
+        (
+            "notifications: [{name: a, webhook: {url: 'https://h.example', hedaers: []}, tempalte: x}]",
+            "notifications[0].tempalte: there is no such field",
+        ),
         ("link: releases.example", "link: is no http or https address"),
         ("notifications: {", "the operator's notifications: "),
         ("notifications: [{name: a}]", "notifications[0]: set exactly one of slack, webhook"),

@@ -220,7 +220,12 @@ impl Carrier {
     }
 
     /// Marks the messages that may be sent now, as far as there is room; says whether there was too little.
-    fn letters(&self, next: &mut VoiceRolloutOutboxSpec, notifiers: &Notifiers, now: Timestamp) -> (Vec<(Letter, OwnedSemaphorePermit)>, bool) {
+    fn letters(
+        &self,
+        next: &mut VoiceRolloutOutboxSpec,
+        notifiers: &Notifiers,
+        now: Timestamp,
+    ) -> (Vec<(Letter, OwnedSemaphorePermit)>, bool) {
         let mut letters = Vec::new();
         let link = self.shared.teller.notices.defaults().link_to(&self.id.namespace, &self.id.name);
         for index in outbox::due(next, now) {
@@ -337,7 +342,8 @@ impl Carrier {
             let what = if reason == "NotificationDropped" { "was not told" } else { "was perhaps told, and is not sent again" };
             let note = format!("notification {notification}: {many}{newest}; it {what}");
             tracing::warn!(rollout = rollout.name_any(), namespace = &*self.id.namespace, reason, "{note}");
-            let event = Event { type_: EventType::Warning, reason: reason.into(), note: Some(note), action: "Notify".into(), secondary: None };
+            let event =
+                Event { type_: EventType::Warning, reason: reason.into(), note: Some(note), action: "Notify".into(), secondary: None };
             let about = rollout.object_ref(&());
             if !matches!(tokio::time::timeout(WRITE_TIMEOUT, teller.recorder.publish(&event, &about)).await, Ok(Ok(()))) {
                 tracing::warn!("event not published");

@@ -75,7 +75,7 @@ impl Teller {
             let mut round = Round { shared: shared.clone(), idle: HashMap::new(), under_way: HashMap::new(), carriers: JoinSet::new() };
             let stopped = tokio::select! {
                 // What is on its way then, another leader finds in the record.
-                _ = claim.wait_for(Option::is_none) => false,
+                () = lost(&mut claim) => false,
                 () = round.lead() => false,
                 () = &mut stop => true,
             };
@@ -85,6 +85,13 @@ impl Teller {
                 return;
             }
         }
+    }
+}
+
+/// Waits until this process does not lead any more; for ever, where nobody else could.
+async fn lost(claim: &mut watch::Receiver<Option<tokio::time::Instant>>) {
+    if claim.wait_for(Option::is_none).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -148,7 +155,9 @@ impl Round {
             None => !notifiers.all.is_empty(),
             Some(loaded) => {
                 let status = rollout.status.as_ref();
-                notifiers.all.is_empty() || rollout.metadata.uid != loaded.uid || !status.is_some_and(|s| caught_up_with(loaded.outbox(), s))
+                notifiers.all.is_empty()
+                    || rollout.metadata.uid != loaded.uid
+                    || !status.is_some_and(|s| caught_up_with(loaded.outbox(), s))
             }
         }
     }

@@ -16,8 +16,6 @@ pub struct Letter {
     pub url: String,
     /// Body.
     pub body: Value,
-    /// Headers.
-    pub headers: Vec<(String, String)>,
 }
 
 impl Letter {
@@ -74,7 +72,7 @@ pub fn status(status: u16) -> Posted {
 impl Post for Mailbox {
     fn post<'a>(&'a self, what: &'a Outgoing) -> BoxFuture<'a, Result<Posted, NotPosted>> {
         let body = serde_json::from_str(&what.body).expect("JSON");
-        let letter = Letter { url: what.url.clone(), body, headers: what.headers.clone() };
+        let letter = Letter { url: what.url.clone(), body };
         let number = {
             let mut received = self.received.lock();
             received.push(letter.clone());

@@ -254,7 +254,11 @@ impl Cluster {
             sources,
             calls,
             secrets: Arc::new(NoSecrets),
-            messenger: Arc::new(Messenger::new(mail, Arc::new(KubeSecrets::of_notifications(server.client_as("operator"))), "voicerollout")),
+            messenger: Arc::new(Messenger::new(
+                mail,
+                Arc::new(KubeSecrets::of_notifications(server.client_as("operator"))),
+                "voicerollout",
+            )),
             notifications,
             metrics,
             actions_verified: true,
