@@ -9,6 +9,7 @@ use kube::core::cel::{AdmissionRequest, VapEvaluator, VapExpression};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use voicerollout::api::crds;
+use voicerollout::core::notify::Defaults;
 
 #[path = "chart/observability.rs"]
 mod observability;
@@ -226,6 +227,39 @@ fn the_pod_meets_the_restricted_standard() {
     assert_eq!((run.log.log_level.as_str(), run.egress_allow), ("debug", vec!["10.0.0.0/8".to_owned(), "localhost".to_owned()]));
 }
 
+/// The file that the operator reads is the one that the chart mounts, and says what the values say.
+#[test]
+fn notifications_reach_the_operator() {
+    let values = [
+        "crds.install=false",
+        "notifications.link=https://x.example/{namespace}/{rollout}",
+        "notifications.defaults[0].name=team",
+        "notifications.defaults[0].slack.webhook.name=slack",
+        "notifications.defaults[0].slack.webhook.key=url",
+        "notifications.defaults[0].template=\\{\\{ step \\}\\}: \\{\\{ failure_reason \\}\\}",
+    ];
+    let Some(objects) = render(&values) else { return };
+    let pod = &of_kind(&objects, "Deployment")[0]["spec"]["template"];
+    let args = pod["spec"]["containers"][0]["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap());
+    let parsed = voicerollout::cli::args::parse(std::iter::once("voicerollout").chain(args)).unwrap();
+    let voicerollout::cli::args::Verb::Run(run) = parsed.verb else { panic!("the container runs the operator") };
+    let path = run.notifications.expect("a file");
+    let (mount, volume) = (&pod["spec"]["containers"][0]["volumeMounts"][0], &pod["spec"]["volumes"][0]);
+    assert_eq!(mount["name"], volume["name"]);
+    let file = path.strip_prefix(mount["mountPath"].as_str().unwrap()).unwrap().to_str().unwrap();
+    let map = of_kind(&objects, "ConfigMap")[0];
+    assert_eq!(volume["configMap"]["name"], map["metadata"]["name"]);
+    let defaults = Defaults::parse(map["data"][file].as_str().unwrap());
+    assert_eq!(defaults.mistakes, Vec::<String>::new());
+    assert_eq!(defaults.link_to("voice", "agent"), "https://x.example/voice/agent");
+    assert_eq!(defaults.notifiers[0].template.as_deref(), Some("{{ step }}: {{ failure_reason }}"));
+    // Another text is another pod, and without one there is nothing to mount.
+    let mark = |objects: &[Value]| of_kind(objects, "Deployment")[0]["spec"]["template"]["metadata"]["annotations"].clone();
+    assert_ne!(mark(&objects), mark(&render(&values[..5]).unwrap()));
+    let none = render(&values[..1]).unwrap();
+    assert!(of_kind(&none, "ConfigMap").is_empty() && mark(&none).is_null());
+}
+
 #[test]
 fn labels_of_pods_match_all_that_select_them() {
     let Some(objects) = render(&["crds.install=false", "serviceMonitor.enabled=true"]) else { return };
@@ -269,6 +303,7 @@ fn a_value_that_does_not_exist_is_refused() {
         "replicas=two",
         "dashboard.listen=0.0.0.0:80",
         "dashboard.action=true",
+        "notifications.defaults[0].name=a",
         "logFormat=xml",
         "egress.allow={a b}",
     ] {

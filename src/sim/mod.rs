@@ -7,6 +7,7 @@ mod evict;
 mod fail;
 mod fields;
 pub mod journal;
+mod nowhere;
 mod patch;
 mod read;
 mod registry;
@@ -33,6 +34,7 @@ use parking_lot::Mutex;
 use schema::Schema;
 
 pub use journal::{Fault, RequestInfo, Verb};
+pub use nowhere::Nowhere;
 pub use patch::PatchKind;
 pub use scenario::{Scenario, ScenarioError};
 pub use server::{Latency, Pace, SimServer, Written};

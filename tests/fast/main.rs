@@ -11,6 +11,7 @@ mod gitops;
 mod idle;
 mod judge_key;
 mod left;
+mod notifications;
 mod preflight;
 mod release;
 mod shutdown;

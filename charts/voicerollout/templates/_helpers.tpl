@@ -47,6 +47,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if and .Values.dashboard.enabled (not (regexMatch "^(127\\.|\\[::1\\]|localhost)" .Values.dashboard.listen)) }}yes{{ end }}
 {{- end }}
 
+{{/* Not empty when the operator is given a file with notifications. */}}
+{{- define "voicerollout.tells" -}}
+{{- if or .Values.notifications.link .Values.notifications.defaults }}yes{{ end }}
+{{- end }}
+
 {{/* What the operator does in a namespace that it manages. */}}
 {{- define "voicerollout.rules" -}}
 - apiGroups: [voicerollout.dev]
@@ -62,6 +67,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [voicerollout.dev]
   resources: [voicerollouts/status, voiceanalysisruns/status, voicerolloutactions/status]
   verbs: [get, update, patch]
+- apiGroups: [voicerollout.dev]
+  # Messages that are not sent yet.
+  resources: [voicerolloutoutboxes]
+  verbs: [get, create, update, delete]
 - apiGroups: [voicerollout.dev]
   # Owner references that block the owner's deletion ask for this.
   resources: [voicerollouts/finalizers]
@@ -89,7 +98,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [services]
   verbs: [get, list, watch, patch]
 - apiGroups: [""]
-  # By name, and only those with the label voicerollout.dev/use: gates are used.
+  # By name, and only those with the label voicerollout.dev/use: gates, or notifications, are used.
   resources: [secrets]
   verbs: [get]
 - apiGroups: [discovery.k8s.io]

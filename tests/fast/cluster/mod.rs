@@ -16,7 +16,10 @@ use tokio::task::JoinHandle;
 use voicerollout::api::action::VoiceRolloutActionStatus;
 use voicerollout::api::status::Phase;
 use voicerollout::api::{VoiceRollout, VoiceRolloutAction, VoiceRolloutStatus};
+use voicerollout::core::notify::Defaults;
 use voicerollout::metrics::Metrics;
+use voicerollout::notify::Messenger;
+use voicerollout::operator::analysis::secrets::KubeSecrets;
 use voicerollout::operator::clock::Clock;
 use voicerollout::operator::lease::LeaseConfig;
 use voicerollout::operator::process::Operator;
@@ -27,9 +30,11 @@ use voicerollout::sources::secrets::SecretReader;
 use voicerollout::sources::{Source, SourceError};
 
 pub mod gauges;
+pub mod mailbox;
 pub mod replicas;
 pub mod script;
 use gauges::Gauges;
+use mailbox::Mailbox;
 use script::Script;
 
 /// A small agent with its Services and route; steps without gates.
@@ -192,6 +197,10 @@ pub struct Cluster {
     pub metrics: Arc<Metrics>,
     /// Gauges of live calls of the pods.
     pub gauges: Arc<Gauges>,
+    /// Receives messages, whatever their address.
+    pub mail: Arc<Mailbox>,
+    /// Notifications of every rollout; the next operator that is started has them.
+    pub notifications: Defaults,
     sources: Arc<dyn Source>,
     stop: watch::Sender<bool>,
     operator: JoinHandle<()>,
@@ -220,9 +229,11 @@ impl Cluster {
         let client = server.client_as("tester");
         let sources: Arc<dyn Source> = sources(&server, &world, &clock);
         let (gauges, metrics) = (Arc::new(Gauges::of(world.call_book())), Arc::new(Metrics::new()));
+        let (mail, notifications) = (Arc::new(Mailbox::default()), Defaults::default());
+        let told = (mail.clone(), notifications.clone());
         let alone = ("operator", None);
-        let (stop, operator) = Self::operator(&server, &clock, alone, sources.clone(), gauges.clone(), metrics.clone()).await;
-        Self { server, world, clock, client, metrics, gauges, sources, stop, operator }
+        let (stop, operator) = Self::operator(&server, &clock, alone, sources.clone(), gauges.clone(), metrics.clone(), told).await;
+        Self { server, world, clock, client, metrics, gauges, mail, notifications, sources, stop, operator }
     }
 
     /// Starts an operator and waits until its caches are filled.
@@ -233,8 +244,9 @@ impl Cluster {
         sources: Arc<dyn Source>,
         calls: Arc<dyn CallCounter>,
         metrics: Arc<Metrics>,
+        (mail, notifications): (Arc<Mailbox>, Defaults),
     ) -> (watch::Sender<bool>, JoinHandle<()>) {
-        let (stop, task, mut is_ready) = Self::spawn(server, clock, who, sources, calls, metrics);
+        let (stop, task, mut is_ready) = Self::spawn(server, clock, who, sources, calls, metrics, (mail, notifications));
         is_ready.wait_for(|r| *r).await.expect("the operator starts");
         (stop, task)
     }
@@ -247,6 +259,7 @@ impl Cluster {
         sources: Arc<dyn Source>,
         calls: Arc<dyn CallCounter>,
         metrics: Arc<Metrics>,
+        (mail, notifications): (Arc<Mailbox>, Defaults),
     ) -> (watch::Sender<bool>, JoinHandle<()>, watch::Receiver<bool>) {
         let (stop, stopped) = watch::channel(false);
         let (ready, is_ready) = watch::channel(false);
@@ -260,6 +273,12 @@ impl Cluster {
             sources,
             calls,
             secrets: Arc::new(NoSecrets),
+            messenger: Arc::new(Messenger::new(
+                mail,
+                Arc::new(KubeSecrets::of_notifications(server.client_as("operator"))),
+                "voicerollout",
+            )),
+            notifications,
             metrics,
             actions_verified: true,
             ready,
@@ -380,9 +399,17 @@ impl Cluster {
     /// Starts another operator in the place of one that has ended.
     pub async fn start_operator(&mut self) {
         self.metrics = Arc::new(Metrics::new());
-        (self.stop, self.operator) =
-            Self::operator(&self.server, &self.clock, ("operator", None), self.sources.clone(), self.gauges.clone(), self.metrics.clone())
-                .await;
+        let told = (self.mail.clone(), self.notifications.clone());
+        (self.stop, self.operator) = Self::operator(
+            &self.server,
+            &self.clock,
+            ("operator", None),
+            self.sources.clone(),
+            self.gauges.clone(),
+            self.metrics.clone(),
+            told,
+        )
+        .await;
     }
 }
 
