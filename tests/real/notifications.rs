@@ -73,7 +73,7 @@ fn a_bad_release_is_told_in_slack_with_the_reason() {
         })
         .await?;
         assert!(outbox.spec.history.iter().all(|h| h.outcome == Outcome::Sent), "{outbox:?}");
-        assert!(!serde_json::to_string(&outbox)?.contains("of-the-team"));
+        assert!(!json!(outbox).to_string().contains("of-the-team"));
         let ready =
             |s: &voicerollout::api::VoiceRolloutStatus| s.conditions.iter().any(|c| c.type_ == "NotificationsReady" && c.status == "True");
         agent.wait("the notifications to be ready", ready).await?;
