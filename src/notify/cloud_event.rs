@@ -36,16 +36,20 @@ fn event(letter: &Letter, text: &str) -> Value {
     if !letter.link.is_empty() {
         data["link"] = json!(letter.link);
     }
-    json!({
+    let mut event = json!({
         "specversion": "1.0",
         "id": letter.id,
         "source": format!("/apis/{GROUP}/{VERSION}/namespaces/{}/voicerollouts/{}", facts.namespace, facts.rollout),
         "type": type_of(facts.trigger),
-        "subject": facts.revision,
         "time": facts.at,
         "datacontenttype": "application/json",
         "data": data,
-    })
+    });
+    // It may not be empty.
+    if !facts.revision.is_empty() {
+        event["subject"] = json!(facts.revision);
+    }
+    event
 }
 
 /// What an answer means: any 2xx is a receipt.
