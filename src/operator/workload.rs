@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use kube::{Resource, ResourceExt};
 
 use crate::api::VoiceRollout;
-use crate::api::common::{REVISION_LABEL, REVISION_NUMBER_ANNOTATION, ROLLOUT_LABEL, SERVING_LABEL};
+use crate::api::common::{MAX_TEMPLATE, REVISION_LABEL, REVISION_NUMBER_ANNOTATION, ROLLOUT_LABEL, SERVING_LABEL, TEMPLATE_ANNOTATION};
 
 /// Name of a revision's ReplicaSet.
 pub fn replica_set_name(rollout: &str, hash: &str) -> String {
@@ -19,6 +19,10 @@ pub fn build(rollout: &VoiceRollout, hash: &str, number: i64, replicas: i32) -> 
     let name = rollout.name_any();
     let own = BTreeMap::from([(REVISION_LABEL.to_string(), hash.to_string()), (ROLLOUT_LABEL.to_string(), name.clone())]);
     let mut template = rollout.spec.template.clone();
+    // The API server fills the template below with defaults: the revision that it hashes to would be another one.
+    let written = serde_json::to_string(&template).ok().filter(|text| text.len() <= MAX_TEMPLATE);
+    let mut annotations = BTreeMap::from([(REVISION_NUMBER_ANNOTATION.to_string(), number.to_string())]);
+    annotations.extend(written.map(|text| (TEMPLATE_ANNOTATION.to_string(), text)));
     let meta = template.metadata.get_or_insert_default();
     let labels = meta.labels.get_or_insert_default();
     labels.extend(own);
@@ -32,7 +36,7 @@ pub fn build(rollout: &VoiceRollout, hash: &str, number: i64, replicas: i32) -> 
             name: Some(replica_set_name(&name, hash)),
             namespace: rollout.namespace(),
             labels: Some(set_labels),
-            annotations: Some(BTreeMap::from([(REVISION_NUMBER_ANNOTATION.to_string(), number.to_string())])),
+            annotations: Some(annotations),
             owner_references: rollout.controller_owner_ref(&()).map(|o| vec![o]),
             ..ObjectMeta::default()
         },
