@@ -72,3 +72,46 @@ fn row(rollout: &VoiceRollout, columns: Columns, now: Timestamp) -> Vec<Cell> {
     }
     all
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn rollouts() -> Vec<VoiceRollout> {
+        let rollout = |name: &str, status: serde_json::Value| -> VoiceRollout {
+            serde_json::from_value(json!({
+                "apiVersion": "voicerollout.dev/v1alpha1", "kind": "VoiceRollout",
+                "metadata": {"name": name, "namespace": "voice", "creationTimestamp": "2026-02-27T12:00:00Z"},
+                "spec": {"selector": {}, "template": {}, "traffic": {}}, "status": status,
+            }))
+            .unwrap()
+        };
+        let fine = json!({"phase": "Healthy", "stepDisplay": "10/10", "stableRevision": "5b7c9d2e11", "canaryRevision": "5b7c9d2e11"});
+        let waits = "gate p95-first-token: data since the weight change, 2m20s of 5m15s";
+        let mut new = rollout("new", json!({}));
+        new.status = None;
+        vec![
+            rollout("billing-agent", fine),
+            rollout(
+                "voice-agent",
+                json!({"phase": "Progressing", "stepDisplay": "3/10", "weights": {"desired": 5, "applied": 5}, "waitingFor": waits,
+                    "stableRevision": "5b7c9d2e11", "canaryRevision": "6d5f8c0a42", "liveCalls": "v7: 3, v6: 40", "message": "analysis runs"}),
+            ),
+            new,
+        ]
+    }
+
+    fn shown(columns: Columns, width: Option<usize>) -> String {
+        let (all, now) = (rollouts(), "2026-03-01T12:10:00Z".parse().unwrap());
+        render(&all.iter().collect::<Vec<_>>(), columns, now, Paint { colour: false, width }).join("\n")
+    }
+
+    #[test]
+    fn the_list_fits_narrow_and_wide_terminals() {
+        insta::assert_snapshot!("list_140", shown(Columns::default(), Some(140)));
+        insta::assert_snapshot!("list_60", shown(Columns::default(), Some(60)));
+        insta::assert_snapshot!("list_of_all_namespaces_wide", shown(Columns { namespace: true, wide: true }, None));
+    }
+}

@@ -49,3 +49,38 @@ pub fn build(rollout: &VoiceRollout, hash: &str, number: i64, replicas: i32) -> 
         status: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::PodTemplateSpec;
+    use serde_json::json;
+
+    use super::*;
+    use crate::core::revision::revision_hash;
+
+    fn rollout(image: &str) -> VoiceRollout {
+        serde_json::from_value(json!({
+            "apiVersion": "voicerollout.dev/v1alpha1", "kind": "VoiceRollout", "metadata": {"name": "a", "namespace": "n", "uid": "u"},
+            "spec": {"selector": {"matchLabels": {"app": "a"}}, "traffic": {},
+                "template": {"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": image}]}}},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_replica_set_keeps_the_template_that_its_revision_hashes_to() {
+        let rollout = rollout("x:1");
+        let hash = revision_hash(&rollout.spec.template);
+        let set = build(&rollout, &hash, 1, 1);
+        let kept: PodTemplateSpec = serde_json::from_str(&set.annotations()[TEMPLATE_ANNOTATION]).unwrap();
+        assert_eq!((revision_hash(&kept), &kept), (hash, &rollout.spec.template));
+        let pods = set.spec.template.unwrap().metadata.unwrap();
+        assert!(pods.annotations.is_none() && pods.labels.unwrap().len() == 4, "pods do not carry it");
+    }
+
+    #[test]
+    fn one_that_is_too_long_for_an_annotation_is_left_out() {
+        let rollout = rollout(&"x".repeat(MAX_TEMPLATE));
+        assert!(!build(&rollout, "h", 1, 1).annotations().contains_key(TEMPLATE_ANNOTATION));
+    }
+}

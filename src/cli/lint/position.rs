@@ -25,11 +25,6 @@ impl Positions {
             }
         }
     }
-
-    /// The paths of the items of a list.
-    pub fn items(&self, list: &str) -> usize {
-        (0..).take_while(|i| self.lines.contains_key(&format!("{list}[{i}]"))).count()
-    }
 }
 
 /// A list or mapping that is open.
@@ -153,7 +148,6 @@ metadata: {name: b, labels: {\"a.b/c\": d}}
             assert_eq!(documents[0].line(path), line, "{path}");
         }
         assert_eq!(documents[1].line("metadata.labels.a.b/c"), 18);
-        assert_eq!(documents[0].items("spec.steps[2].analysis.gates"), 2);
     }
 
     #[test]
