@@ -12,6 +12,7 @@ use super::status_view::{clock, relative, section, span};
 use super::table::{Cell, Ink, Paint, clean, lines};
 use crate::api::analysis::Mode;
 use crate::api::run::{Consequence, GateStatus, Verdict};
+use crate::api::sessions::OnMaxDrain;
 use crate::api::status::{DecisionRecord, GateSummary, Role};
 use crate::api::{VoiceAnalysisRun, VoiceRollout, VoiceRolloutStatus};
 use crate::core::gates::calls::{line_at, times};
@@ -145,7 +146,7 @@ fn next(rollout: &VoiceRollout, status: &VoiceRolloutStatus, now: Timestamp, pai
     match &status.next_action {
         Some(next) => {
             let when = next.at.as_ref().map(|at| format!(", {} ({})", relative(at.0, now), clock(at.0))).unwrap_or_default();
-            all.push(format!("{}{when}", next.what));
+            all.push(words::capital(&format!("{}{when}", next.what)));
         }
         None => all.push(words::nothing_by_itself(rollout, status)),
     }
@@ -155,11 +156,12 @@ fn next(rollout: &VoiceRollout, status: &VoiceRolloutStatus, now: Timestamp, pai
             Some(calls) => format!("{calls} live calls"),
             None => "live calls that nobody counts".into(),
         };
-        let longest = crate::core::window::span(crate::api::common::std_duration(rollout.spec.drain.max_drain));
-        all.push(format!(
-            "revision {} ({}) has {calls}; its pods go as they become idle, at the latest after {longest}",
-            revision.number, revision.hash
-        ));
+        let drain = &rollout.spec.drain;
+        let latest = match drain.on_max_drain {
+            OnMaxDrain::Keep => String::new(),
+            _ => format!(", at the latest after {}", crate::core::window::span(crate::api::common::std_duration(drain.max_drain))),
+        };
+        all.push(format!("Revision {} ({}) has {calls}; its pods go as they become idle{latest}.", revision.number, revision.hash));
     }
     all.iter().flat_map(|line| paint.wrapped(line)).collect()
 }

@@ -17,16 +17,18 @@ pub fn state(rollout: &VoiceRollout, status: &VoiceRolloutStatus, now: Timestamp
     let (stable, canary) = (named(status, status.stable_revision.as_deref()), named(status, status.canary_revision.as_deref()));
     let weight = status.weights.applied;
     let step = if status.step_display.is_empty() { String::new() } else { format!(" at step {}", status.step_display) };
-    let share = format!("{weight} % of new calls go to {canary}, the others to {stable}.");
+    let share = format!("{weight} % of new calls go to it, the others to {stable}.");
     all.push(match status.phase {
         Phase::Pending => "Nothing has happened yet.".into(),
-        Phase::Initializing => format!("{canary} is the first one: it goes to 100 % without steps or analysis."),
-        Phase::Invalid => format!("The spec cannot be carried out, so nothing moves. {share}"),
+        Phase::Initializing => capital(&format!("{canary} is the first one: it goes to 100 % without steps or analysis.")),
+        Phase::Invalid => {
+            format!("The spec cannot be carried out, so nothing moves. {weight} % of new calls go to {canary}, the others to {stable}.")
+        }
         Phase::Healthy => format!("All new calls go to {stable}, which is the newest. No release is under way."),
-        Phase::Progressing => format!("{canary} is being released and stands{step}. {share}"),
+        Phase::Progressing => capital(&format!("{canary} is being released and stands{step}. {share}")),
         Phase::Paused => format!("The release of {canary} stands still{step}. {share}"),
-        Phase::Promoting => format!("{} {}", promoting(status, &canary), share),
-        Phase::Reverting => format!("New calls are on their way back to {stable}. {share}"),
+        Phase::Promoting => capital(&promoting(status, &canary)),
+        Phase::Reverting => format!("New calls are on their way back to {stable}; {weight} % still go to {canary}."),
         Phase::Degraded => format!("The release of {canary} was aborted. All new calls go to {stable}."),
     });
     if rollout.spec.paused {
@@ -50,6 +52,12 @@ pub fn state(rollout: &VoiceRollout, status: &VoiceRolloutStatus, now: Timestamp
     all.extend(bad.flat_map(|c| c.message.lines().map(|line| format!("Wrong: {line}"))));
     all.extend(status.preflight.iter().map(|f| format!("Calls may be cut: {} Fix: {}", f.sentence, f.fix)));
     all
+}
+
+/// A sentence with a capital letter.
+pub fn capital(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// A reason without the full stop that may end it.

@@ -6,13 +6,12 @@ use serde_json::Value;
 
 use super::{Document, Finding, gates, typed};
 use crate::api::VoiceRollout;
-use crate::api::rollout::TemplateRef;
 use crate::core::SpecError;
 use crate::core::observe::Observations;
 use crate::core::plan::Plan;
 use crate::core::preflight::codes;
 use crate::core::resolve::{Facts, resolve};
-use crate::operator::gather::{gather, named_templates};
+use crate::operator::gather::gather;
 use crate::operator::kept::{IstioKept, ServiceKept, TemplateKept};
 use crate::operator::live::LiveCalls;
 use crate::operator::stores::Stores;
@@ -44,8 +43,9 @@ pub fn check(document: &Document, all: &[Document], found: &mut Vec<Finding>) ->
     // The time is of no account: nothing has happened yet.
     let seen = gather(&stores, &LiveCalls::default(), &rollout, jiff::Timestamp::UNIX_EPOCH, true);
     let plan = Plan::parse(document.name(), &rollout.spec, &seen);
-    let missing: Vec<&TemplateRef> = named_templates(&rollout).filter(|t| seen.template(t).is_none()).collect();
-    found.extend(plan.errors.iter().filter_map(|e| plan_error(document, all, e, !missing.is_empty())));
+    // Not all background gates are known then.
+    let missing = rollout.spec.analysis.iter().flat_map(|a| &a.templates).any(|t| seen.template(t).is_none());
+    found.extend(plan.errors.iter().filter_map(|e| plan_error(document, all, e, missing)));
     around(document, all, &seen, &namespace, found);
     for finding in &plan.findings {
         found.push(document.warning(field_of(finding.code), format!("{}: {} Fix: {}", finding.code, finding.sentence, finding.fix)));

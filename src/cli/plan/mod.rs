@@ -93,16 +93,14 @@ fn steps(timeline: &Timeline, paint: Paint) -> Vec<String> {
 
 fn pods(timeline: &Timeline) -> Vec<String> {
     let stable = timeline.stable_pods;
+    let latest = timeline.max_drain.map(|d| format!(", at the latest {} after the promotion", span(d))).unwrap_or_default();
     let most = timeline.rows.iter().map(|r| r.canary_pods).max().unwrap_or(0).max(stable);
     vec![
         format!(
             "Stable keeps its {stable} until the promotion is complete; the canary has up to {most} beside them: {} at the most.",
             stable + most
         ),
-        format!(
-            "The old revision keeps its pods until their calls have ended, at the latest {} after the promotion.",
-            span(timeline.max_drain)
-        ),
+        format!("The old revision keeps its pods until their calls have ended{latest}."),
     ]
 }
 
@@ -149,7 +147,7 @@ fn granted(counted: &[&Needed], traffic: Traffic) -> Vec<String> {
         vec!["Pods are ready, routes are changed and providers answer at once; every gate passes at its first chance.".to_owned()];
     if !counted.is_empty() {
         all.push(format!(
-            "{} of stable's calls are bad, of a histogram above its lowest edge (--bad-rate); one that is worse has {} times as many, or values as many times as large (--regression). A canary that is as good as stable passes. Evidence is counted from nothing at each weight; in a release it carries over.",
+            "{} of stable's calls are bad, of a histogram above its lowest edge (--bad-rate); one that is worse has {} times as many, or values as many times as large (--regression). A canary that is as good as stable passes. The calls above count from nothing at each weight; in the steps, as in a release, evidence carries over.",
             percent(traffic.bad_rate),
             traffic.regression
         ));

@@ -65,14 +65,15 @@ pub struct Needed {
 }
 
 impl Needed {
-    /// Time that the calls take at a weight; `None` when it is not said how many come.
-    pub fn calls_take(&self, weight: i32) -> Option<Duration> {
+    /// Time that the calls take at a weight, after times at others, of which the calls count too; `None` when it is not said
+    /// how many come.
+    pub fn calls_take(&self, weight: i32, before: impl Iterator<Item = (Duration, i32)>) -> Option<Duration> {
         let at = self.calls.iter().flatten().find(|at| at.weight == weight);
-        match at.map(|at| at.to_pass) {
-            // At this weight nothing is asked.
-            None => Some(Duration::ZERO),
-            Some(needed) => self.traffic.minutes(needed?.0, weight),
-        }
+        // At this weight nothing is asked.
+        let Some(at) = at else { return Some(Duration::ZERO) };
+        let calls = self.traffic.calls_per_minute?;
+        let had: f64 = before.map(|(time, weight)| time.as_secs_f64() / 60.0 * calls * f64::from(weight) / 100.0).sum();
+        self.traffic.minutes(at.to_pass?.0.saturating_sub(whole(had)), weight)
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::needs::Needed;
 use crate::api::analysis::Mode;
 use crate::api::common::{Duration as ApiDuration, std_duration};
+use crate::api::sessions::OnMaxDrain;
 use crate::cli::lint::Release;
 use crate::core::gates::settle_time;
 use crate::core::plan::PlanStep;
@@ -38,8 +39,8 @@ pub struct Timeline {
     pub unknown: bool,
     /// Pods of the stable revision.
     pub stable_pods: i32,
-    /// Longest drain.
-    pub max_drain: Duration,
+    /// Longest drain; `None` where pods are kept until they are idle.
+    pub max_drain: Option<Duration>,
 }
 
 /// The clock of a release that is imagined.
@@ -51,13 +52,16 @@ struct Walk<'a> {
     /// Since when the canary has traffic: background gates run.
     traffic_since: Option<Duration>,
     unknown: bool,
+    /// From when on which weight counts, in percent.
+    weights: Vec<(Duration, i32)>,
 }
 
 impl Timeline {
     /// Goes through the plan.
     pub fn of(release: &Release, gates: &[Needed]) -> Self {
         let plan = &release.plan;
-        let mut walk = Walk { gates, now: Duration::ZERO, weight_since: Duration::ZERO, traffic_since: None, unknown: false };
+        let mut walk =
+            Walk { gates, now: Duration::ZERO, weight_since: Duration::ZERO, traffic_since: None, unknown: false, weights: Vec::new() };
         let mut rows = Vec::new();
         for (i, step) in plan.steps.iter().enumerate() {
             let weight = plan.weight_at(i);
@@ -66,6 +70,7 @@ impl Timeline {
                 PlanStep::SetWeight(to) => {
                     if i == 0 || plan.weight_at(i - 1) != *to {
                         walk.weight_since = walk.now;
+                        walk.weights.push((walk.now, *to));
                     }
                     if *to > 0 {
                         walk.traffic_since.get_or_insert(walk.now);
@@ -91,7 +96,7 @@ impl Timeline {
             unknown: walk.unknown,
             rows,
             stable_pods: plan.replicas,
-            max_drain: plan.max_drain,
+            max_drain: (plan.on_max_drain != OnMaxDrain::Keep).then_some(plan.max_drain),
         }
     }
 }
@@ -140,7 +145,8 @@ impl Walk<'_> {
         let length = |d: Option<ApiDuration>| d.map(std_duration).unwrap_or_default();
         let at_least = started + length(gate.min_duration);
         if let Some(counted) = gate.counted() {
-            let calls = needed.calls_take(weight);
+            let before = self.weights.iter().zip(self.weights.iter().skip(1)).map(|((from, w), (to, _))| (*to - *from, *w));
+            let calls = needed.calls_take(weight, before);
             self.unknown |= calls.is_none();
             let warm = started + std_duration(counted.warmup);
             let enough = self.weight_since.max(warm) + calls.unwrap_or_default();
