@@ -164,7 +164,7 @@ impl CliError {
 /// Which of the chart's roles has the right that the API server says is missing.
 fn right_hint(message: &str) -> String {
     let cannot = |verb: &str| message.contains(&format!(" cannot {verb} "));
-    let (role, what) = if message.contains("\"replicasets\"") || message.contains("\"deployments\"") {
+    let (role, what) = if message.contains("\"deployments\"") {
         return "Kubernetes' own ClusterRole view has this right".into();
     } else if message.contains("\"voicerolloutactions\"") && cannot("create") {
         ("command", "gives commands")
@@ -213,7 +213,8 @@ mod tests {
             ("create", "voicerolloutactions", "-command"),
             ("patch", "voicerollouts", "-edit"),
             ("list", "voicerollouts", "-view"),
-            ("list", "replicasets", "ClusterRole view"),
+            ("list", "replicasets", "-view"),
+            ("list", "deployments", "ClusterRole view"),
         ] {
             let message =
                 format!("forbidden: User \"jane\" cannot {verb} resource \"{resource}\" in API group \"g\" in the namespace \"n\"");

@@ -34,7 +34,7 @@ pub struct GetArgs {
     /// Names of VoiceRollouts; left out: all of the namespace
     pub names: Vec<String>,
     /// Those of every namespace
-    #[arg(short = 'A', long, conflicts_with_all = ["namespace", "names"])]
+    #[arg(short = 'A', long, conflicts_with = "names")]
     pub all_namespaces: bool,
     /// Those with these labels, as in `team=voice,tier!=test`
     #[arg(short = 'l', long, value_name = "SELECTOR", conflicts_with = "names")]

@@ -144,7 +144,7 @@ async fn history_goes_without_images_where_they_may_not_be_seen() {
     let server = Server { rollouts: vec![rollout], refuses_lists: Some(message), ..Default::default() };
     let (result, text, _) = said(server, async |s, out| s.history("voice-agent", false, None, out).await).await;
     assert!(result.is_ok() && text.contains("being released") && text.contains("images and ages are not shown: "), "{text}");
-    assert!(text.contains("ClusterRole view"), "{text}");
+    assert!(text.contains("ClusterRole <release>-view"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
