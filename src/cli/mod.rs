@@ -43,10 +43,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Exit::Usage.code()));
         }
     };
-    let cli = match offline(cli) {
-        Ok(result) => return exit(result),
-        Err(cli) => cli,
-    };
+    if let Some(result) = offline(&cli) {
+        return exit(result);
+    }
     memory::in_one_place();
     // The work is waiting for servers; each thread more costs memory, and nodes may have a hundred processors.
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
@@ -68,8 +67,8 @@ fn exit(result: Result<Exit, CliError>) -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-/// What needs neither a cluster nor a runtime; gives back the others.
-fn offline(cli: Cli) -> Result<Result<Exit, CliError>, Cli> {
+/// Does what needs neither a cluster nor a runtime; `None` for the others.
+fn offline(cli: &Cli) -> Option<Result<Exit, CliError>> {
     let out = &mut std::io::stdout();
     let done = match &cli.verb {
         Verb::Demo(args) => demo::demo(args),
@@ -78,11 +77,11 @@ fn offline(cli: Cli) -> Result<Result<Exit, CliError>, Cli> {
         Verb::Completion(args) => completion::completion(args, out),
         Verb::Complete { words } => write!(out, "{}", completion::next_words(words)).map_err(printing),
         Verb::Version(args) if args.client => verbs::client_version(args.output, None, out),
-        Verb::Lint(args) => return Ok(lint::lint(args, paint(), out)),
-        Verb::Plan(args) => return Ok(plan::plan(args, paint(), out)),
-        _ => return Err(cli),
+        Verb::Lint(args) => return Some(lint::lint(args, paint(), out)),
+        Verb::Plan(args) => return Some(plan::plan(args, paint(), out)),
+        _ => return None,
     };
-    Ok(done.map(|()| Exit::Done))
+    Some(done.map(|()| Exit::Done))
 }
 
 fn printing(source: std::io::Error) -> CliError {
