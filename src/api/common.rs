@@ -15,6 +15,13 @@ pub const REVISION_LABEL: &str = "voicerollout.dev/revision";
 pub const ROLLOUT_LABEL: &str = "voicerollout.dev/rollout";
 /// ReplicaSet annotation: the revision number, counting from 1.
 pub const REVISION_NUMBER_ANNOTATION: &str = "voicerollout.dev/revision-number";
+/// ReplicaSet annotation: `spec.template` of the revision as it was written, in JSON; what `undo` puts back. Left out when it
+/// is longer than [`MAX_TEMPLATE`] bytes.
+pub const TEMPLATE_ANNOTATION: &str = "voicerollout.dev/template";
+/// See [`TEMPLATE_ANNOTATION`]; all annotations of an object together may have 256 KiB.
+pub const MAX_TEMPLATE: usize = 128 * 1024;
+/// Annotation of `spec.template`: when somebody asked for the same version in new pods.
+pub const RESTARTED_ANNOTATION: &str = "voicerollout.dev/restarted-at";
 /// Pod annotation that says in which order a ReplicaSet gives pods up: the lowest cost first.
 pub const COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// Pod annotation: what a pod that gets no new calls is marked as.
