@@ -46,6 +46,8 @@ mod references;
 mod refusals;
 #[path = "real/releases.rs"]
 mod releases;
+#[path = "real/verbs.rs"]
+mod verbs;
 #[path = "real/verdicts.rs"]
 mod verdicts;
 

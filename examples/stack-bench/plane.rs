@@ -112,6 +112,18 @@ impl Plane {
         Ok(())
     }
 
+    /// Runs a verb of the plugin once, with the rights of an operator that was started before; the time from the start of the
+    /// program to its end.
+    pub async fn verb(&self, words: &[&str]) -> Result<Duration> {
+        let mut command = tokio::process::Command::new(&self.program);
+        command.args(words).env("KUBECONFIG", self.dir.join("operator.kubeconfig"));
+        let begin = Instant::now();
+        let output = command.output().await?;
+        let took = begin.elapsed();
+        let failed = || Error::other(format!("{words:?}: {}", String::from_utf8_lossy(&output.stderr)));
+        if output.status.success() { Ok(took) } else { Err(failed()) }
+    }
+
     /// Starts an operator and waits until it is ready.
     pub async fn operator(&self) -> Result<Operator> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), OPERATOR);

@@ -4,12 +4,16 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::figures::Times;
 use crate::fleet::Fleet;
 use crate::plane::Plane;
 use crate::stack::Result;
 
 /// Real time over which an idle operator is watched; ten virtual minutes are counted on the simulated server.
 const IDLE: Duration = Duration::from_secs(20);
+
+/// Times that each verb is run.
+const LOOKS: usize = 20;
 
 /// Prints memory and start with `count` rollouts, each with one pod, two Services and a route.
 pub async fn run(plane: &Plane, count: usize) -> Result<()> {
@@ -41,5 +45,20 @@ pub async fn run(plane: &Plane, count: usize) -> Result<()> {
         if new.is_empty() { "none".into() } else { new.join(", ") }
     );
     operator.stop().await;
+    looks(plane, &fleet).await
+}
+
+/// What a person waits for: the plugin from its start to its end, with that many rollouts in the cluster.
+async fn looks(plane: &Plane, fleet: &Fleet) -> Result<()> {
+    let place = ["-n", &fleet.namespace];
+    for (title, words) in [("status NAME", vec!["status"]), ("explain NAME", vec!["explain"]), ("get (all of them)", vec!["get"])] {
+        let mut times = Vec::new();
+        for name in fleet.names.iter().take(LOOKS) {
+            let name = if words[0] == "get" { None } else { Some(name.as_str()) };
+            let words = [words.as_slice(), name.as_slice(), &place].concat();
+            times.push(plane.verb(&words).await?.as_secs_f64() * 1e3);
+        }
+        Times::new(times).print(title);
+    }
     Ok(())
 }

@@ -52,6 +52,8 @@ pub struct VoiceRolloutActionSpec {
 pub enum Verb {
     /// End a pause: timed, indefinite, or held by an undecided or failing provider. Never overrides a Fail.
     Promote,
+    /// End the current pause or analysis although it is not over; a Fail is not overridden.
+    SkipStep,
     /// Skip every remaining step and analysis.
     PromoteFull,
     /// Weights to stable at once.

@@ -7,14 +7,25 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::exit;
 use crate::telemetry::LogOptions;
+
+mod files;
+mod release;
+#[cfg(test)]
+mod tests;
+
+pub use files::{CompletionArgs, CompletionShell, Findings, LintArgs, PlanArgs, VersionArgs};
+pub use release::{
+    ExplainArgs, GetArgs, GetOutput, HistoryArgs, ImageArgs, OrderArgs, Output, PromoteArgs, RestartArgs, SetVerb, StatusArgs, UndoArgs,
+};
 
 /// Name of the file that kubectl finds as its plugin.
 const PLUGIN: &str = "kubectl-voicerollout";
 
 /// Releases new versions of LLM voice agents step by step, behind real analysis.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "voicerollout", version, arg_required_else_help = true)]
+#[command(name = "voicerollout", version, arg_required_else_help = true, after_help = exit::HELP)]
 pub struct Cli {
     /// How the program was called, for hints: `voicerollout` or `kubectl voicerollout`.
     #[arg(skip)]
@@ -27,8 +38,14 @@ pub struct Cli {
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Verb {
+    /// List releases
+    Get(GetArgs),
     /// Show where a release stands
     Status(StatusArgs),
+    /// Say in plain words why a release is where it is, and what you can do
+    Explain(ExplainArgs),
+    /// List the revisions of a release
+    History(HistoryArgs),
     /// End a pause; a failed gate is never overridden
     Promote(PromoteArgs),
     /// Send all new calls back to the stable revision at once
@@ -39,6 +56,21 @@ pub enum Verb {
     Pause(OrderArgs),
     /// End a `pause`
     Resume(OrderArgs),
+    /// Go back to an earlier revision
+    Undo(UndoArgs),
+    /// Change the pod template
+    #[command(subcommand)]
+    Set(SetVerb),
+    /// Release the same version again, in new pods
+    Restart(RestartArgs),
+    /// Check manifests without a cluster
+    Lint(LintArgs),
+    /// Show how long a release takes, and the pods, calls and money that it needs, without a cluster
+    Plan(PlanArgs),
+    /// Write the script that completes commands in a shell
+    Completion(CompletionArgs),
+    /// Show the version of this program, and of the operator where it can be seen
+    Version(VersionArgs),
     /// Try out a gate that counts calls, without a cluster
     #[command(subcommand)]
     Gate(GateVerb),
@@ -46,6 +78,13 @@ pub enum Verb {
     Run(RunArgs),
     /// Write the CustomResourceDefinitions
     Crd(CrdArgs),
+    /// Answer what may come next on the command line
+    #[command(name = "__complete", hide = true)]
+    Complete {
+        /// The words so far; the last one is being typed
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
     /// Find out how good a judge is
     Judge(super::judge::JudgeArgs),
     /// Play releases against an API server in this process, without a cluster
@@ -64,46 +103,6 @@ pub struct Connection {
     /// Path of the kubeconfig; left out: KUBECONFIG, ~/.kube/config, or the account of the pod
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-}
-
-/// `status`
-#[derive(Clone, Debug, Args)]
-pub struct StatusArgs {
-    /// Name of the VoiceRollout
-    pub name: String,
-    /// Go on showing it as it changes
-    #[arg(short, long)]
-    pub watch: bool,
-    /// Which cluster and namespace.
-    #[command(flatten)]
-    pub connection: Connection,
-}
-
-/// A command of a person.
-#[derive(Clone, Debug, Args)]
-pub struct OrderArgs {
-    /// Name of the VoiceRollout
-    pub name: String,
-    /// Why; kept with the record of the command
-    #[arg(long, value_name = "TEXT")]
-    pub reason: Option<String>,
-    /// How long to wait for the operator's answer
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
-    pub timeout: Duration,
-    /// Which cluster and namespace.
-    #[command(flatten)]
-    pub connection: Connection,
-}
-
-/// `promote`
-#[derive(Clone, Debug, Args)]
-pub struct PromoteArgs {
-    /// Skip every remaining step and analysis
-    #[arg(long)]
-    pub full: bool,
-    /// As for the other commands.
-    #[command(flatten)]
-    pub order: OrderArgs,
 }
 
 /// `gate`
@@ -292,59 +291,5 @@ fn speed(text: &str) -> Result<f64, String> {
         Ok(factor) if f64::is_finite(factor) && factor > 0.0 => Ok(factor),
         Ok(_) => Err("it has to be above 0".into()),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_grammar_holds_together() {
-        command(false).debug_assert();
-        command(true).debug_assert();
-    }
-
-    #[test]
-    fn it_goes_by_the_name_it_was_called_by() {
-        for (name, program) in [
-            ("kubectl-voicerollout", "kubectl voicerollout"),
-            ("/usr/local/bin/kubectl-voicerollout", "kubectl voicerollout"),
-            ("kubectl-voicerollout.exe", "kubectl voicerollout"),
-            ("./target/debug/voicerollout", "voicerollout"),
-            ("renamed", "voicerollout"),
-        ] {
-            assert_eq!(parse([name, "status", "agent"]).unwrap().program, program, "{name}");
-        }
-        let help = |name| parse([name, "--help"]).unwrap_err().to_string();
-        assert!(help("kubectl-voicerollout").contains("Usage: kubectl voicerollout <COMMAND>"));
-        assert!(!help("kubectl-voicerollout").contains("Run the operator") && help("voicerollout").contains("Run the operator"));
-        let usage = parse(["kubectl-voicerollout", "abort"]).unwrap_err();
-        assert!(usage.to_string().contains("kubectl voicerollout abort <NAME>"), "{usage}");
-        assert_eq!(usage.exit_code(), 2);
-    }
-
-    #[test]
-    fn orders_carry_reason_timeout_and_place() {
-        let words = "voicerollout promote agent --full --reason why -n voice --context prod --kubeconfig k --timeout 1m30s";
-        let Verb::Promote(promote) = parse(words.split(' ')).unwrap().verb else { panic!("promote") };
-        assert!(promote.full);
-        let OrderArgs { name, reason, timeout, connection } = promote.order;
-        assert_eq!((name.as_str(), reason.as_deref(), timeout), ("agent", Some("why"), Duration::from_secs(90)));
-        assert_eq!((connection.namespace.as_deref(), connection.context.as_deref()), (Some("voice"), Some("prod")));
-        assert_eq!(connection.kubeconfig, Some("k".into()));
-        for bad in ["5", "0s", "-1m", "soon"] {
-            let error = parse(["voicerollout", "abort", "agent", &format!("--timeout={bad}")]).unwrap_err();
-            assert_eq!(error.kind(), clap::error::ErrorKind::ValueValidation, "{bad}");
-        }
-    }
-
-    #[test]
-    fn lists_are_separated_by_commas() {
-        let words = "voicerollout run --watch-namespaces a,b --egress-allow 10.0.0.0/8,evals.internal --identity me";
-        let Verb::Run(run) = parse(words.split(' ')).unwrap().verb else { panic!("run") };
-        assert_eq!(run.watch_namespaces, ["a", "b"]);
-        assert_eq!(run.egress_allow, ["10.0.0.0/8", "evals.internal"]);
-        assert_eq!(run.identity(), "me");
     }
 }

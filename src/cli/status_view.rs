@@ -30,22 +30,24 @@ pub fn render(rollout: &VoiceRollout, runs: &[VoiceAnalysisRun], now: Timestamp,
         return finish(&out);
     };
     out.extend(lines(paint, &facts(rollout, status, now)));
-    section(&mut out, paint, "PREFLIGHT", preflight(&status.preflight, paint));
-    section(&mut out, paint, "STEPS", steps::view(&rollout.spec, status, now, paint));
-    section(&mut out, paint, "GATES", gates(&status.gates, paint));
-    section(&mut out, paint, "COUNTED CALLS", counted::view(runs, status.weights.desired, now, paint));
-    section(&mut out, paint, "REVISIONS", revisions(&status.revisions, now, paint));
-    section(&mut out, paint, "DECISIONS", decisions(&status.decisions, paint));
+    let title = paint;
+    let paint = paint.indented(2);
+    section(&mut out, title, "PREFLIGHT", preflight(&status.preflight, paint));
+    section(&mut out, title, "STEPS", steps::view(&rollout.spec, status, now, paint));
+    section(&mut out, title, "GATES", gates(&status.gates, paint));
+    section(&mut out, title, "COUNTED CALLS", counted::view(runs, status.weights.desired, now, paint));
+    section(&mut out, title, "REVISIONS", revisions(&status.revisions, now, paint));
+    section(&mut out, title, "DECISIONS", decisions(&status.decisions, paint));
     finish(&out)
 }
 
-fn finish(out: &[String]) -> String {
+pub(super) fn finish(out: &[String]) -> String {
     let mut text = out.join("\n");
     text.push('\n');
     text
 }
 
-fn section(out: &mut Vec<String>, paint: Paint, title: &str, body: Vec<String>) {
+pub(super) fn section(out: &mut Vec<String>, paint: Paint, title: &str, body: Vec<String>) {
     if !body.is_empty() {
         out.push(String::new());
         out.push(paint.ink(Ink::Bold, title));
@@ -227,7 +229,7 @@ fn revisions(revisions: &[RevisionStatus], now: Timestamp, paint: Paint) -> Vec<
     lines(paint, &revisions.iter().map(row).collect::<Vec<[Cell; 5]>>())
 }
 
-fn pods(n: i32) -> String {
+pub(super) fn pods(n: i32) -> String {
     if n == 1 { "1 pod".into() } else { format!("{n} pods") }
 }
 
@@ -247,17 +249,17 @@ fn decisions(decisions: &[DecisionRecord], paint: Paint) -> Vec<String> {
 }
 
 /// A time of day in UTC with its date, as it stands in the resource.
-fn clock(at: Timestamp) -> String {
+pub(super) fn clock(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
 }
 
-fn relative(at: Timestamp, now: Timestamp) -> String {
+pub(super) fn relative(at: Timestamp, now: Timestamp) -> String {
     let left = at.duration_since(now);
     if left > SignedDuration::ZERO { format!("in {}", span(left)) } else { format!("{} ago", span(-left)) }
 }
 
 /// A length of time in its two largest units: `1h30m`, `2m5s`, `4s`. Negative ones are clocks that differ: `0s`.
-fn span(length: SignedDuration) -> String {
+pub(super) fn span(length: SignedDuration) -> String {
     let s = length.as_secs().max(0);
     let pair = |large: i64, a: &str, small: i64, b: &str| if small == 0 { format!("{large}{a}") } else { format!("{large}{a}{small}{b}") };
     match s {

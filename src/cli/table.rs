@@ -34,14 +34,32 @@ impl Ink {
     }
 }
 
-/// Whether to colour.
+/// What the terminal can show.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Paint {
     /// Whether to colour.
     pub colour: bool,
+    /// Characters of a line; `None` where lines are not broken, as in a file.
+    pub width: Option<usize>,
 }
 
+/// The last column of a table is broken where it has at least this many characters of a line, and begins below the
+/// others where it has fewer.
+const LEAST: usize = 28;
+/// How far what begins below is moved to the right.
+const INDENT: usize = 4;
+
 impl Paint {
+    /// The same for lines that begin so many characters further right.
+    pub fn indented(self, by: usize) -> Self {
+        Self { width: self.width.map(|w| w.saturating_sub(by).max(LEAST)), ..self }
+    }
+
+    /// A text as lines of the terminal's width.
+    pub fn wrapped(self, text: &str) -> Vec<String> {
+        self.width.map_or_else(|| vec![clean(text)], |width| wrap(&clean(text), width))
+    }
+
     /// The text in a colour.
     pub fn ink(self, ink: Ink, text: &str) -> String {
         match ink.code().filter(|_| self.colour && !text.is_empty()) {
@@ -77,23 +95,73 @@ impl<T: AsRef<str>> From<T> for Cell {
     }
 }
 
-/// Lines of the rows, columns two spaces apart, without spaces at the end.
-pub fn lines<const N: usize>(paint: Paint, rows: &[[Cell; N]]) -> Vec<String> {
-    let width = |column: usize| rows.iter().map(|row| row[column].text.chars().count()).max().unwrap_or(0);
-    let widths: [usize; N] = std::array::from_fn(width);
-    rows.iter().map(|row| line(paint, row, &widths)).collect()
+/// Lines of the rows, columns two spaces apart, without spaces at the end. What is too long for the terminal goes on in
+/// lines of its own, below the beginning of the row's last cell.
+pub fn lines<const N: usize>(paint: Paint, table: &[[Cell; N]]) -> Vec<String> {
+    rows(paint, &table.iter().map(<[Cell; N]>::as_slice).collect::<Vec<_>>())
 }
 
-fn line(paint: Paint, row: &[Cell], widths: &[usize]) -> String {
-    let last = row.iter().rposition(|cell| !cell.text.is_empty()).map_or(0, |at| at + 1);
+/// The same of rows whose number of cells is not known before; each row has as many.
+pub fn rows(paint: Paint, table: &[&[Cell]]) -> Vec<String> {
+    let last = |row: &[Cell]| row.iter().rposition(|cell| !cell.text.is_empty());
+    // The last cell of a row takes what is left: it makes no column wide, where lines are broken.
+    let counts = |row: &[Cell], column: usize| paint.width.is_none() || last(row).is_some_and(|last| column < last);
+    let width = |column: usize| {
+        let cells = table.iter().filter(|row| counts(row, column)).filter_map(|row| row.get(column));
+        cells.map(|cell| cell.text.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..table.first().map_or(0, |row| row.len())).map(width).collect();
+    table.iter().flat_map(|row| line(paint, row, &widths)).collect()
+}
+
+fn line(paint: Paint, row: &[Cell], widths: &[usize]) -> Vec<String> {
+    let Some(last) = row.iter().rposition(|cell| !cell.text.is_empty()) else { return vec![String::new()] };
     let mut out = String::new();
-    for (at, cell) in row[..last].iter().enumerate() {
+    for (cell, width) in row[..last].iter().zip(widths) {
         out.push_str(&paint.ink(cell.ink, &cell.text));
-        if at + 1 < last {
-            out.push_str(&" ".repeat(widths[at] - cell.text.chars().count() + 2));
+        out.push_str(&" ".repeat(width.saturating_sub(cell.text.chars().count()) + 2));
+    }
+    let start: usize = widths[..last].iter().map(|w| w + 2).sum();
+    let Cell { text, ink } = &row[last];
+    let Some(all) = paint.width.filter(|width| start + text.chars().count() > *width) else {
+        return vec![out + &paint.ink(*ink, text)];
+    };
+    let below = last > 0 && all.saturating_sub(start) < LEAST;
+    let indent = if below { INDENT } else { start };
+    let mut parts = wrap(text, all.saturating_sub(indent)).into_iter();
+    let mut lines = Vec::new();
+    if below {
+        lines.push(out.trim_end().to_owned());
+    } else {
+        lines.extend(parts.next().map(|part| out + &paint.ink(*ink, &part)));
+    }
+    lines.extend(parts.map(|part| format!("{}{}", " ".repeat(indent), paint.ink(*ink, &part))));
+    lines
+}
+
+/// Breaks a text between words, and words that are longer than a line.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(1);
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let mut rest: Vec<char> = word.chars().collect();
+        loop {
+            let line = lines.last_mut().expect("there is a line");
+            let used = line.chars().count();
+            let space = usize::from(used > 0);
+            if used + space + rest.len() <= width {
+                line.extend(std::iter::repeat_n(' ', space).chain(rest));
+                break;
+            }
+            if used > 0 {
+                lines.push(String::new());
+                continue;
+            }
+            line.extend(rest.drain(..width));
+            lines.push(String::new());
         }
     }
-    out
+    lines
 }
 
 #[cfg(test)]
@@ -109,11 +177,31 @@ mod tests {
     #[test]
     fn colours_do_not_shift_columns() {
         let rows = [[Cell::new(Ink::Red, "a"), "b".into()], ["long".into(), "c".into()]];
-        assert_eq!(lines(Paint { colour: true }, &rows), ["\x1b[31ma\x1b[0m     b", "long  c"]);
+        assert_eq!(lines(Paint { colour: true, width: None }, &rows), ["\x1b[31ma\x1b[0m     b", "long  c"]);
     }
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
         assert_eq!(clean("a\x1b[2J\nb\tc\u{9b}d\x07"), "a [2J b c d");
+    }
+
+    #[test]
+    fn what_is_too_long_goes_on_below_its_beginning_or_below_the_row() {
+        let rows = [["gate".into(), "one two three four five six seven eight nine".into()], ["g".into(), "short".into()]];
+        let width = |width| Paint { colour: false, width: Some(width) };
+        let wide = lines(width(36), &rows);
+        assert_eq!(wide, ["gate  one two three four five six", "      seven eight nine", "g     short"]);
+        let narrow = lines(width(30), &rows);
+        assert_eq!(narrow, ["gate", "    one two three four five", "    six seven eight nine", "g     short"]);
+    }
+
+    #[test]
+    fn no_line_is_longer_than_the_terminal_and_nothing_is_lost() {
+        let text = "a registry.example.test/agents/voice-agent-with-a-long-name@sha256:0123456789abcdef b";
+        for width in 1..90 {
+            let broken = wrap(text, width);
+            assert!(broken.iter().all(|l| l.chars().count() <= width), "{width}: {broken:?}");
+            assert_eq!(broken.concat().replace(' ', ""), text.replace(' ', ""), "{width}");
+        }
     }
 }

@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::core::SpecError;
 use schema::Schema;
 
 pub use journal::{Fault, RequestInfo, Verb};
@@ -42,18 +43,26 @@ pub use world::{World, WorldConfig};
 /// What an API server would say against a manifest of one of our kinds: fields that do not exist, values out of range,
 /// rules that are broken.
 pub fn manifest_problems(manifest: &serde_json::Value) -> Vec<String> {
-    let kind = manifest["kind"].as_str().unwrap_or_default();
-    let Some(schema) = schema_of(kind) else { return vec![format!("kind {kind} is none of {}", crate::api::common::GROUP)] };
+    let Some(found) = manifest_findings(manifest) else {
+        let kind = manifest["kind"].as_str().unwrap_or_default();
+        return vec![format!("kind {kind} is none of {}", crate::api::common::GROUP)];
+    };
+    found.iter().map(ToString::to_string).collect()
+}
+
+/// The same with the paths apart; `None` for another kind than ours.
+pub fn manifest_findings(manifest: &serde_json::Value) -> Option<Vec<SpecError>> {
+    let schema = schema_of(manifest["kind"].as_str().unwrap_or_default())?;
     let mut object = manifest.clone();
-    let unknown = schema.prune(&mut object).into_iter().map(|path| format!("{path}: there is no such field"));
-    let mut problems: Vec<String> = unknown.collect();
+    let unknown = schema.prune(&mut object).into_iter().map(|path| SpecError::new(path, "there is no such field"));
+    let mut problems: Vec<SpecError> = unknown.collect();
     let mut causes = schema.validate(&object);
     if causes.is_empty() {
         schema.default(&mut object);
         causes = schema.check_rules(&object, None, false);
     }
-    problems.extend(causes.into_iter().map(|cause| format!("{}: {}", cause.field, cause.message)));
-    problems
+    problems.extend(causes.into_iter().map(|cause| SpecError::new(cause.field, cause.message)));
+    Some(problems)
 }
 
 /// The schema of one of our kinds. Making one takes time, so each is made once.

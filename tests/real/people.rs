@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use kube::ResourceExt;
 use kube::api::PostParams;
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
 use voicerollout::api::VoiceRolloutAction;
 use voicerollout::api::action::{ActionState, VoiceRolloutActionStatus};
 
@@ -31,6 +33,8 @@ pub struct Person {
 pub struct Printed {
     /// It ended with exit code 0.
     pub ok: bool,
+    /// Its exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
     /// Both streams.
     pub text: String,
 }
@@ -68,9 +72,41 @@ impl Person {
 
     /// Runs kubectl as this person in the namespace.
     pub async fn kubectl(&self, args: &[&str], input: Option<&str>) -> Result<Printed> {
+        self.run(&[args, &["-n", &self.namespace]].concat(), input).await
+    }
+
+    /// Runs kubectl as this person, for what takes no namespace.
+    pub async fn without_cluster(&self, args: &[&str]) -> Result<Printed> {
+        self.run(args, None).await
+    }
+
+    /// Puts a script on this person's PATH.
+    pub fn install(&self, name: &str, script: &str) -> Result<()> {
+        let path = self.kubeconfig.with_file_name(name);
+        std::fs::write(&path, script)?;
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        Ok(())
+    }
+
+    /// Starts kubectl as this person in the namespace, and gives what it prints line by line; it is killed when that is
+    /// dropped.
+    pub async fn lines(&self, args: &[&str]) -> Result<Lines> {
+        let mut command = self.command(&[args, &["-n", &self.namespace]].concat());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        let mut child = process::spawn(command).await?;
+        let stdout = child.stdout.take().ok_or_else(|| Error::other("no standard output"))?;
+        Ok(Lines { lines: BufReader::new(stdout).lines(), _child: child })
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = process::command(&self.kubectl);
-        command.args(args).args(["-n", &self.namespace]);
+        command.args(args);
         command.env("KUBECONFIG", &self.kubeconfig).env("PATH", &self.path).env("HOME", self.kubeconfig.with_file_name("home"));
+        command
+    }
+
+    async fn run(&self, args: &[&str], input: Option<&str>) -> Result<Printed> {
+        let mut command = self.command(args);
         command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() }).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = process::spawn(command).await?;
         if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
@@ -78,12 +114,33 @@ impl Person {
         }
         let output = child.wait_with_output().await?;
         let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-        Ok(Printed { ok: output.status.success(), text })
+        Ok(Printed { ok: output.status.success(), code: output.status.code(), text })
     }
 
     /// `kubectl voicerollout VERB agent`
     pub async fn says(&self, verb: &[&str]) -> Result<Printed> {
         self.kubectl(&[&["voicerollout"], verb, &[NAME]].concat(), None).await
+    }
+}
+
+/// What a command prints, line by line.
+pub struct Lines {
+    lines: tokio::io::Lines<BufReader<ChildStdout>>,
+    _child: Child,
+}
+
+impl Lines {
+    /// The next line with `part` in it.
+    pub async fn until(&mut self, part: &str, patience: Duration) -> Result<String> {
+        let found = async {
+            while let Some(line) = self.lines.next_line().await? {
+                if line.contains(part) {
+                    return Ok(line);
+                }
+            }
+            Err(Error::other(format!("it ended without {part:?}")))
+        };
+        tokio::time::timeout(patience, found).await.map_err(|_| Error::other(format!("no {part:?} within {patience:?}")))?
     }
 }
 

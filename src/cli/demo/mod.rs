@@ -39,7 +39,7 @@ pub fn show(args: &DemoArgs, colour: bool, out: &mut impl Write) -> Result<(), C
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.map_err(|source| CliError::Io { what: "start the async runtime".into(), source })?;
-    runtime.block_on(play::play(scenario, args.speed, Paint { colour }, out))
+    runtime.block_on(play::play(scenario, args.speed, Paint { colour, width: None }, out))
 }
 
 fn list(out: &mut impl Write) -> Result<(), CliError> {

@@ -90,7 +90,7 @@ async fn figures_of_a_judge() {
     let strict = Files::new(&gate(&base, json!({"minAgreement": 0.95, "minCases": 10})), &cases);
     let error = strict.eval(true).await.1.unwrap_err();
     assert!(error.to_string().contains("agreement 0.8 is below minAgreement 0.95"), "{error}");
-    assert_eq!(error.exit_code(), 1);
+    assert_eq!(error.exit(), crate::cli::exit::Exit::Failed);
 }
 
 #[tokio::test]

@@ -167,3 +167,25 @@ fn gates_that_count_calls_show_what_their_run_says() {
     .unwrap();
     insta::assert_snapshot!(render(&rollout, &[run], now(), Paint::default()));
 }
+
+#[test]
+fn the_view_fits_narrow_and_wide_terminals() {
+    let rollout = rollout(json!({
+        "observedGeneration": 4, "phase": "Progressing", "attempt": 1, "currentStep": 2, "stepDisplay": "3/10",
+        "message": "analysis voice-canary runs", "waitingFor": "gate p95-first-token: data since the weight change, 2m20s of 5m15s",
+        "stableRevision": "5b7c9d", "canaryRevision": "6d5f8c", "weights": {"desired": 5, "applied": 5},
+        "step": {"startedAt": "2026-03-01T12:07:40Z"},
+        "gates": [
+            {"name": "eval-pass-rate", "kind": "Step", "verdict": "Pass", "value": "0.95", "message": "0.95 >= 0.92"},
+            {"name": "p95-first-token", "kind": "Step", "message": "waits until 12:12:55Z: the query looks back 5m, and the weight changed at 12:07:40Z"},
+        ],
+        "revisions": [{"hash": "6d5f8c", "number": 7, "role": "Canary", "replicas": 1, "ready": 1}],
+        "decisions": [{"at": "2026-03-01T12:02:00Z", "revision": "6d5f8c", "decision": "ReleaseStarted", "reason": "releasing revision 6d5f8c beside stable 5b7c9d"}],
+    }));
+    let shown = |width| render(&rollout, &[], now(), Paint { colour: false, width: Some(width) });
+    for width in [60, 140] {
+        assert!(shown(width).lines().all(|l| l.chars().count() <= width), "{}", shown(width));
+    }
+    insta::assert_snapshot!("terminal_140", shown(140));
+    insta::assert_snapshot!("terminal_60", shown(60));
+}

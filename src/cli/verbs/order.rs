@@ -10,8 +10,18 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 
 use super::{Action, Session, request, say};
+use crate::api::VoiceRollout;
 use crate::api::action::{ActionState, VoiceRolloutAction, VoiceRolloutActionSpec, VoiceRolloutActionStatus};
 use crate::cli::error::CliError;
+
+/// How a command is given.
+#[derive(Clone, Copy, Debug)]
+pub struct Given {
+    /// How long to wait for the answer.
+    pub timeout: Duration,
+    /// Do not ask.
+    pub yes: bool,
+}
 
 impl Session {
     /// Creates the command, bound to the revision that is there now, and waits for the operator's answer.
@@ -23,22 +33,25 @@ impl Session {
         name: &str,
         verb: Action,
         reason: Option<String>,
-        timeout: Duration,
+        Given { timeout, yes }: Given,
         out: &mut impl Write,
     ) -> Result<(), CliError> {
         let rollout = self.find(name).await?;
+        if let Some(question) = at_stake(&rollout, verb) {
+            self.confirm(yes, &question)?;
+        }
         let revision = rollout.status.and_then(|status| status.canary_revision);
         let revision = revision.ok_or_else(|| CliError::NotObserved { name: name.into() })?;
         let requested_by = Some(self.user_name().await?);
         let spec = VoiceRolloutActionSpec { rollout: name.into(), revision: revision.clone(), verb, reason, requested_by };
         let action = self.create(spec).await?;
-        let answer = self.answer(&action, timeout).await?;
+        let answer = self.waited("waiting for the operator's answer", self.answer(&action, timeout)).await?;
         if answer.state == Some(ActionState::Refused) {
             return Err(CliError::Refused { verb: word(verb).into(), name: name.into(), message: answer.message });
         }
         let message = if answer.message.is_empty() { String::new() } else { format!(": {}", answer.message) };
         say(out, &format!("{} {name}: applied to revision {revision}{message}\n", word(verb)))?;
-        say(out, &format!("watch it: {} status {name} -n {} --watch\n", self.program, self.namespace))
+        say(out, &self.watch_hint(name))
     }
 
     /// The person's name, as the API server knows it.
@@ -78,6 +91,20 @@ impl Session {
     }
 }
 
+/// What to ask before a command that sends calls where no gate has looked; `None` for the others. An abort is never asked
+/// about: it is the safe way, and there may be no time.
+fn at_stake(rollout: &VoiceRollout, verb: Action) -> Option<String> {
+    let status = rollout.status.as_ref()?;
+    let (canary, weight) = (status.canary_revision.as_deref()?, status.weights.applied);
+    match verb {
+        Action::PromoteFull => Some(format!(
+            "All new calls go to revision {canary}, which has {weight} % now, without the remaining steps and analysis. Go on?"
+        )),
+        Action::SkipStep => Some(format!("Step {} ends without its evidence, and revision {canary} goes on. Go on?", status.step_display)),
+        _ => None,
+    }
+}
+
 /// Waits until the object has a state; says why that will not come.
 async fn first_answer(
     changes: impl Stream<Item = watcher::Result<Option<VoiceRolloutAction>>>,
@@ -109,6 +136,7 @@ fn is_forbidden(error: &watcher::Error) -> bool {
 fn word(verb: Action) -> &'static str {
     match verb {
         Action::Promote => "promote",
+        Action::SkipStep => "promote --skip-step",
         Action::PromoteFull => "promote --full",
         Action::Abort => "abort",
         Action::Retry => "retry",

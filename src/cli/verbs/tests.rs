@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::cli::exit::Exit;
 
 /// What the API server of a test holds and does.
 #[derive(Default)]
@@ -25,7 +26,14 @@ struct Server {
     hangs: bool,
     /// Watch events of rollouts.
     changes: Vec<Value>,
+    replica_sets: Vec<Value>,
+    /// Answer to a list of ReplicaSets or Deployments, in place of them.
+    refuses_lists: Option<&'static str>,
+    /// The cluster does not know our kinds.
+    bare: bool,
     created: Mutex<Vec<Value>>,
+    /// JSON patches of rollouts.
+    patched: Mutex<Vec<Value>>,
 }
 
 type Answer = Response<StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>>;
@@ -59,6 +67,7 @@ impl Server {
             program: "kubectl voicerollout".into(),
             paint: Paint::default(),
             terminal: false,
+            interactive: false,
         };
         (session, server)
     }
@@ -70,7 +79,21 @@ impl Server {
         let (parts, body) = request.into_parts();
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let resource = parts.uri.path().trim_start_matches("/apis/voicerollout.dev/v1alpha1/namespaces/voice/");
+        if self.bare && parts.uri.path().starts_with("/apis/voicerollout.dev") {
+            return status(404, "NotFound", "the server could not find the requested resource");
+        }
         match (parts.method, resource) {
+            (Method::GET, "/apis/apps/v1/namespaces/voice/replicasets" | "/apis/apps/v1/deployments") => match self.refuses_lists {
+                Some(message) => status(403, "Forbidden", message),
+                None => ok(json!({"metadata": {"resourceVersion": "1"}, "items": self.replica_sets})),
+            },
+            (Method::GET, "/apis/voicerollout.dev/v1alpha1/voicerollouts") => {
+                ok(json!({"metadata": {"resourceVersion": "1"}, "items": self.rollouts}))
+            }
+            (Method::PATCH, one) => {
+                let body = body.collect().await.unwrap().to_bytes();
+                self.patch(one.trim_start_matches("voicerollouts/"), serde_json::from_slice(&body).unwrap())
+            }
             (Method::POST, "/apis/authentication.k8s.io/v1/selfsubjectreviews") => {
                 ok(json!({"metadata": {}, "status": {"userInfo": {"username": "jane"}}}))
             }
@@ -99,6 +122,16 @@ impl Server {
         action["metadata"]["resourceVersion"] = json!("5");
         self.created.lock().push(action.clone());
         answer(201, vec![action], false)
+    }
+
+    fn patch(&self, name: &str, patch: Value) -> Answer {
+        let mut rollout = self.rollouts.iter().find(|r| r["metadata"]["name"] == name).cloned().unwrap();
+        let operations: json_patch::Patch = serde_json::from_value(patch.clone()).unwrap();
+        self.patched.lock().push(patch);
+        match json_patch::patch(&mut rollout, &operations) {
+            Ok(()) => ok(rollout),
+            Err(error) => status(422, "Invalid", &format!("the server rejected our request due to an error in our request: {error}")),
+        }
     }
 
     fn actions(&self, query: &str) -> Answer {
@@ -131,7 +164,8 @@ fn agent() -> Value {
 async fn order(server: Server, name: &str, verb: Action) -> (Result<String, CliError>, Vec<Value>) {
     let (session, server) = server.session();
     let mut out = Vec::new();
-    let result = session.order(name, verb, Some("why".into()), Duration::from_secs(30), &mut out).await;
+    let given = Given { timeout: Duration::from_secs(30), yes: false };
+    let result = session.order(name, verb, Some("why".into()), given, &mut out).await;
     let created = server.created.lock().clone();
     (result.map(|()| String::from_utf8(out).unwrap()), created)
 }
@@ -155,7 +189,7 @@ async fn a_refusal_is_an_error_with_the_operators_reason() {
     let refused = json!({"state": "Refused", "message": "a gate failed"});
     let server = Server { rollouts: vec![agent()], answer: Some(refused), ..Default::default() };
     let error = order(server, "voice-agent", Action::Promote).await.0.unwrap_err();
-    assert_eq!((error.to_string().as_str(), error.exit_code()), ("promote voice-agent: refused: a gate failed", 1));
+    assert_eq!((error.to_string().as_str(), error.exit()), ("promote voice-agent: refused: a gate failed", Exit::Failed));
 }
 
 #[tokio::test(start_paused = true)]
@@ -167,7 +201,7 @@ async fn without_an_answer_the_outcome_is_unknown() {
         let error = result.unwrap_err();
         let name = "voice-agent-abort-x7k2p";
         let text = format!("VoiceRolloutAction {name} is created, but {why}; see kubectl get voicerolloutaction {name} -n voice");
-        assert_eq!((error.to_string(), error.exit_code(), created.len()), (text, 2, 1));
+        assert_eq!((error.to_string(), error.exit(), created.len()), (text, Exit::Unfinished, 1));
     }
 }
 
@@ -178,7 +212,7 @@ async fn an_unknown_name_is_answered_with_similar_ones() {
     let (result, created) = order(server(), "voice-agnet", Action::Abort).await;
     let error = result.unwrap_err();
     let text = "there is no VoiceRollout voice-agnet in namespace voice; did you mean voice-agent or voice-agents-eu?";
-    assert_eq!((error.to_string().as_str(), error.exit_code(), created.len()), (text, 1, 0));
+    assert_eq!((error.to_string().as_str(), error.exit(), created.len()), (text, Exit::Failed, 0));
     let error = order(server(), "qqq", Action::Abort).await.0.unwrap_err();
     assert_eq!(error.to_string(), "there is no VoiceRollout qqq in namespace voice");
 }
@@ -192,11 +226,11 @@ async fn a_rollout_that_the_operator_has_not_seen_takes_no_commands() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_api_server_refuses_is_said_in_its_words() {
-    let server = Server { rollouts: vec![agent()], refuses_create: Some("jane cannot create"), ..Default::default() };
+    let server = Server { rollouts: vec![agent()], refuses_create: Some("jane may not"), ..Default::default() };
     let error = order(server, "voice-agent", Action::Retry).await.0.unwrap_err();
     assert_eq!(
-        (error.to_string().as_str(), error.exit_code()),
-        ("retry voice-agent: create the VoiceRolloutAction: jane cannot create", 1)
+        (error.to_string().as_str(), error.exit()),
+        ("retry voice-agent: create the VoiceRolloutAction: jane may not", Exit::Failed)
     );
 }
 
@@ -205,36 +239,19 @@ async fn an_api_server_that_hangs_is_given_up() {
     let server = Server { hangs: true, ..Default::default() };
     let error = order(server, "voice-agent", Action::Abort).await.0.unwrap_err();
     let text = "read VoiceRollout voice-agent in namespace voice: no answer within 10 s";
-    assert_eq!((error.to_string().as_str(), error.exit_code()), (text, 2));
+    assert_eq!((error.to_string().as_str(), error.exit()), (text, Exit::Failed));
 }
 
-#[tokio::test(start_paused = true)]
-async fn status_is_shown_once_or_at_every_change_until_the_rollout_is_gone() {
-    let (session, _) = Server { rollouts: vec![agent()], ..Default::default() }.session();
+/// Runs something against a server; what it printed, and what it made of it.
+async fn said<T>(
+    server: Server,
+    run: impl AsyncFnOnce(&Session, &mut Vec<u8>) -> Result<T, CliError>,
+) -> (Result<T, CliError>, String, Arc<Server>) {
+    let (session, server) = server.session();
     let mut out = Vec::new();
-    session.status("voice-agent", false, &mut out).await.unwrap();
-    let once = String::from_utf8(out).unwrap();
-    assert!(once.starts_with("voice-agent  namespace voice\nPhase") && once.contains("Paused"), "{once}");
-
-    let mut changed = agent();
-    changed["metadata"]["resourceVersion"] = json!("2");
-    changed["status"]["phase"] = json!("Healthy");
-    let changes = vec![json!({"type": "MODIFIED", "object": changed}), json!({"type": "DELETED", "object": changed})];
-    let (session, _) = Server { rollouts: vec![agent()], changes, ..Default::default() }.session();
-    let mut out = Vec::new();
-    let error = session.status("voice-agent", true, &mut out).await.unwrap_err();
-    let all = String::from_utf8(out).unwrap();
-    assert_eq!(all.matches("voice-agent  namespace voice").count(), 2, "{all}");
-    assert!(all.find("Paused").unwrap() < all.find("Healthy").unwrap());
-    assert!(matches!(error, CliError::UnknownRollout { .. }));
+    let result = run(&session, &mut out).await;
+    (result, String::from_utf8(out).unwrap(), server)
 }
 
-/// A future that is polled with nothing to do must not make the watch spin.
-#[tokio::test(start_paused = true)]
-async fn watching_goes_on_while_nothing_changes() {
-    let (session, _) = Server { rollouts: vec![agent()], ..Default::default() }.session();
-    let mut out = Vec::new();
-    let mut watch = Box::pin(session.status("voice-agent", true, &mut out));
-    assert!(tokio::time::timeout(Duration::from_secs(300), &mut watch).await.is_err());
-    assert!(watch.now_or_never().is_none());
-}
+mod edits;
+mod looks;

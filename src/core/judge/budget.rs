@@ -55,6 +55,11 @@ fn ahead(judge: &Judge) -> i64 {
     highest(judge).saturating_mul(i64::from(judge.votes.max(1)))
 }
 
+/// The most that one verdict can cost, in millionths of a dollar; `None` where no prices are given.
+pub fn highest_of_verdict(judge: &Judge) -> Option<i64> {
+    prices(judge).map(|_| ahead(judge))
+}
+
 /// Takes one verdict and its highest cost, before it is asked for.
 pub fn reserve(gate: &Gate, state: &mut GateStatus) {
     let Some(judge) = gate.judge.as_ref().filter(|j| j.budget.is_some()) else { return };

@@ -1,6 +1,7 @@
 //! What people ask for: promote, abort, retry, pause, resume.
 
 use super::Machine;
+use super::gates::Hold;
 use crate::api::action::Verb;
 use crate::api::status::{Grounds, HandledAction, Promotion, PromotionStage};
 use crate::core::intent::Intent;
@@ -47,6 +48,7 @@ impl Machine<'_> {
         let why = action.reason.clone().map(|r| format!(": {r}")).unwrap_or_default();
         match action.verb {
             Verb::Promote => self.promote(by, &why),
+            Verb::SkipStep => self.skip_step(by, &why),
             Verb::PromoteFull => self.promote_full(by, &why),
             Verb::Abort => self.abort_by_hand(by, &why),
             Verb::Retry => self.retry(by, &why),
@@ -89,7 +91,8 @@ impl Machine<'_> {
         }
     }
 
-    fn promote(&mut self, by: Option<String>, why: &str) -> Result<String, String> {
+    /// What holds a release whose step a person may end.
+    fn may_end_step(&self) -> Result<Vec<Hold>, String> {
         if !self.in_steps() {
             return Err(self.no_steps());
         }
@@ -106,6 +109,42 @@ impl Machine<'_> {
                 hold.name, hold.message
             ));
         }
+        Ok(holds)
+    }
+
+    /// Ends a pause or an analysis that is not over. What moves pods and weights is never skipped: it would send calls to
+    /// pods that are not there.
+    fn skip_step(&mut self, by: Option<String>, why: &str) -> Result<String, String> {
+        let holds = self.may_end_step()?;
+        let step = self.step_text();
+        let waits = match self.plan.steps.get(self.step_index()) {
+            Some(PlanStep::Pause(_)) => None,
+            Some(PlanStep::Analysis { .. }) => Some(self.waiting_hint()),
+            // After the last step only background gates are waited for.
+            None => Some(self.waiting_hint()),
+            Some(_) => {
+                return Err(format!("step {step} moves pods and weights, and cannot be skipped: it waits for {}", self.waiting_hint()));
+            }
+        };
+        if holds.iter().any(|h| h.key == super::observed::KEY) {
+            self.override_split();
+        }
+        self.s.step.overridden.extend(holds.into_iter().map(|h| h.key));
+        self.s.step.promoted = true;
+        match waits {
+            Some(waits) => {
+                self.record("Overridden", format!("step {step} was skipped, it waited for {waits}{why}"), by, true);
+                Ok(format!("step {step} was skipped, it waited for {waits}"))
+            }
+            None => {
+                self.record("Promoted", format!("the pause of step {step} was ended{why}"), by, false);
+                Ok(format!("the pause of step {step} was ended"))
+            }
+        }
+    }
+
+    fn promote(&mut self, by: Option<String>, why: &str) -> Result<String, String> {
+        let holds = self.may_end_step()?;
         let step = self.step_text();
         let index = self.step_index();
         if !holds.is_empty() {
@@ -129,7 +168,10 @@ impl Machine<'_> {
                 self.record("Promoted", format!("the pause of step {step} was ended{why}"), by, false);
                 Ok(format!("the pause of step {step} was ended"))
             }
-            _ => Err(format!("step {step} is not a pause: it waits for {}; promote --full skips everything", self.waiting_hint())),
+            _ => Err(format!(
+                "step {step} is not a pause: it waits for {}; promote --skip-step ends an analysis, promote --full skips everything",
+                self.waiting_hint()
+            )),
         }
     }
 

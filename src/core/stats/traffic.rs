@@ -76,6 +76,11 @@ pub struct Lognormal {
 }
 
 impl Lognormal {
+    /// By the share of values above a bound, and the standard deviation of the logarithm.
+    pub fn of_share_above(bound: f64, share: f64, sigma: f64) -> Self {
+        Self::of_median(bound / (sigma * normal_quantile(1.0 - share)).exp(), sigma)
+    }
+
     /// By the median, in any unit, and the standard deviation of the logarithm.
     pub fn of_median(median: f64, sigma: f64) -> Self {
         Self { p95: median * (Z95 * sigma).exp(), sigma }

@@ -19,7 +19,8 @@ pub use counters::{Bucket, PodSample, Snapshot, Sums, Taken, take};
 pub use look::{Look, Moment, look, size};
 pub use question::{Needs, Question, same};
 pub use selector::{Arms, Selector};
-pub use sentence::{line_at, passes_at, sentence, times, told};
+pub use sentence::{line_at, passes_at, percent, sentence, times, told};
+pub use warnings::unit_warning;
 
 /// Most bytes of all gates' memory in one run: what the API server keeps of an object is limited.
 pub const MAX_MEMORY: usize = 200_000;

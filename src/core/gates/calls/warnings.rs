@@ -2,6 +2,7 @@
 
 use super::counters::Snapshot;
 use super::question::{Needs, Question, same};
+use crate::api::analysis::Gate;
 
 /// Observations before anything is said about where they lie.
 const ENOUGH: f64 = 200.0;
@@ -28,6 +29,14 @@ pub fn warnings(question: &Question<'_>, seen: &Snapshot) -> Vec<String> {
         }
     }
     all
+}
+
+/// What looks wrong with a gate before anything is measured, and its field within the gate.
+pub fn unit_warning(gate: &Gate) -> Option<(&'static str, String)> {
+    let question = Question::of(gate)?.ok()?;
+    let Needs::Histogram { metric, bounds } = &question.needs else { return None };
+    let field = if gate.compare_histogram.is_some() { ".compareHistogram.edges" } else { ".absolute.above" };
+    units(metric, bounds).map(|text| (field, text))
 }
 
 /// Edges in one unit and a name that says another.

@@ -159,6 +159,52 @@ fn an_override_skips_the_held_gate_alone_the_others_still_have_to_pass() {
 }
 
 #[test]
+fn a_person_skips_an_analysis_that_is_undecided_and_the_record_says_so() {
+    let mut w = release_with(|_| ());
+    fail(&mut w, "p95", Say::Nothing);
+    w.until("measuring", |w| w.status.current_step == Some(1) && w.applied() == 25 && !w.status.gates.is_empty());
+    assert!(!w.command(Verb::Promote).0, "that is no pause, and nothing holds it");
+    let (applied, message) = w.command(Verb::SkipStep);
+    assert!(applied && message.contains("step 2/4 was skipped") && message.contains("p95"), "{message}");
+    let record = w.status.decisions.iter().find(|d| d.decision == "Overridden").unwrap();
+    assert_eq!((record.by.as_deref(), record.step.as_str()), (Some("ann"), "2/4"));
+    w.until_weight(50);
+    w.settle();
+    assert!(w.seen.runs.iter().all(|r| r.stop || r.phase != crate::api::run::RunPhase::Running), "its run is stopped: {:?}", w.seen.runs);
+    assert_eq!(w.status.abort, None);
+}
+
+#[test]
+fn a_failed_gate_is_not_skipped_and_one_that_fails_later_still_aborts() {
+    let mut failed = release_with(|g| g.on_fail = OnFail::Pause);
+    fail(&mut failed, "p95", Say::Fail);
+    failed.until_phase(Phase::Paused);
+    let (applied, message) = failed.command(Verb::SkipStep);
+    assert!(!applied && message.contains("does not override a failed gate"), "{message}");
+    failed.run(600);
+    assert_eq!((failed.applied(), failed.status.current_step), (25, Some(1)));
+
+    let background = Some(gates(vec![gate("errors")]));
+    let mut w = World::releasing(spec(Some(vec![weight(25), analysis(&["p95"]), weight(50), pause(None)]), background));
+    fail(&mut w, "p95", Say::Nothing);
+    w.until("measuring", |w| w.status.current_step == Some(1) && !w.status.gates.is_empty());
+    assert!(w.command(Verb::SkipStep).0);
+    w.until_weight(50);
+    fail(&mut w, "errors", Say::Fail);
+    w.until_phase(Phase::Degraded);
+    assert_eq!(w.status.abort.as_ref().unwrap().gate.as_deref(), Some("errors"));
+}
+
+#[test]
+fn what_moves_pods_and_weights_is_not_skipped() {
+    let mut w = World::releasing(spec(Some(vec![weight(25), weight(50), pause(None)]), None));
+    w.quota.insert(hash(2), 0);
+    w.run(60);
+    let (applied, message) = w.command(Verb::SkipStep);
+    assert!(!applied && message.contains("step 1/3 moves pods and weights"), "{message}");
+}
+
+#[test]
 fn on_error_abort_aborts() {
     let mut w = release_with(|g| g.on_error = OnError::Abort);
     fail(&mut w, "p95", Say::Error);

@@ -86,8 +86,18 @@ fn backgrounds() -> Vec<Option<Analysis>> {
 }
 
 pub fn event() -> impl Strategy<Value = Event> {
-    let verb =
-        || prop::sample::select(vec![Verb::Promote, Verb::Promote, Verb::PromoteFull, Verb::Abort, Verb::Retry, Verb::Pause, Verb::Resume]);
+    let verb = || {
+        prop::sample::select(vec![
+            Verb::Promote,
+            Verb::Promote,
+            Verb::SkipStep,
+            Verb::PromoteFull,
+            Verb::Abort,
+            Verb::Retry,
+            Verb::Pause,
+            Verb::Resume,
+        ])
+    };
     let says = prop::sample::select(vec![Say::Pass, Say::Pass, Say::Fail, Say::Error, Say::Inconclusive, Say::Nothing]);
     let gate = prop::sample::select(vec!["p95", "evals", "judge", "live", "tools"]);
     let lag = prop::sample::select(vec![Lag::Runs, Lag::Actions, Lag::ReplicaSets]);

@@ -62,51 +62,163 @@ fn worlds() -> Vec<(&'static str, World)> {
 }
 
 /// The one table: phase, verb, whether it is carried out, and a word of the answer.
-const TABLE: &[(&str, [(bool, &str); 6])] = &[
-    //                 promote            promote --full        abort                 retry                 pause                 resume
-    ("Pending", [(false, "newest"), (false, "newest"), (false, "newest"), (false, "newest"), (false, "newest"), (false, "newest")]),
-    ("Initializing", [(false, "first"), (false, "first"), (false, "first"), (false, "aborted"), (false, "first"), (false, "not paused")]),
+const TABLE: &[(&str, [(bool, &str); 7])] = &[
+    //                 promote            skip step          promote --full        abort                 retry                 pause                 resume
+    (
+        "Pending",
+        [
+            (false, "newest"),
+            (false, "newest"),
+            (false, "newest"),
+            (false, "newest"),
+            (false, "newest"),
+            (false, "newest"),
+            (false, "newest"),
+        ],
+    ),
+    (
+        "Initializing",
+        [
+            (false, "first"),
+            (false, "first"),
+            (false, "first"),
+            (false, "first"),
+            (false, "aborted"),
+            (false, "first"),
+            (false, "not paused"),
+        ],
+    ),
     (
         "Healthy",
         [
             (false, "no release"),
             (false, "no release"),
             (false, "no release"),
+            (false, "no release"),
             (false, "aborted"),
             (false, "no release"),
             (false, "not paused"),
         ],
     ),
-    ("Progressing", [(false, "not a pause"), (true, "100"), (true, "stable"), (false, "aborted"), (true, "resume"), (false, "not paused")]),
-    ("PauseStep", [(true, "ended"), (true, "100"), (true, "stable"), (false, "aborted"), (true, "resume"), (false, "not paused")]),
-    ("PausedByUser", [(false, "resume"), (true, "100"), (true, "stable"), (false, "aborted"), (false, "already"), (true, "go on")]),
-    ("PausedBySpec", [(false, "resume"), (true, "100"), (true, "stable"), (false, "aborted"), (true, "resume"), (false, "spec.paused")]),
-    ("HeldByError", [(true, "p95"), (true, "100"), (true, "stable"), (false, "aborted"), (true, "resume"), (false, "not paused")]),
+    (
+        "Progressing",
+        [
+            (false, "not a pause"),
+            (false, "moves pods"),
+            (true, "100"),
+            (true, "stable"),
+            (false, "aborted"),
+            (true, "resume"),
+            (false, "not paused"),
+        ],
+    ),
+    (
+        "PauseStep",
+        [(true, "ended"), (true, "ended"), (true, "100"), (true, "stable"), (false, "aborted"), (true, "resume"), (false, "not paused")],
+    ),
+    (
+        "PausedByUser",
+        [(false, "resume"), (false, "resume"), (true, "100"), (true, "stable"), (false, "aborted"), (false, "already"), (true, "go on")],
+    ),
+    (
+        "PausedBySpec",
+        [
+            (false, "resume"),
+            (false, "resume"),
+            (true, "100"),
+            (true, "stable"),
+            (false, "aborted"),
+            (true, "resume"),
+            (false, "spec.paused"),
+        ],
+    ),
+    (
+        "HeldByError",
+        [
+            (true, "p95"),
+            (true, "was skipped"),
+            (true, "100"),
+            (true, "stable"),
+            (false, "aborted"),
+            (true, "resume"),
+            (false, "not paused"),
+        ],
+    ),
     (
         "HeldByFail",
-        [(false, "does not override"), (true, "100"), (true, "stable"), (false, "aborted"), (true, "resume"), (false, "not paused")],
+        [
+            (false, "does not override"),
+            (false, "does not override"),
+            (true, "100"),
+            (true, "stable"),
+            (false, "aborted"),
+            (true, "resume"),
+            (false, "not paused"),
+        ],
     ),
-    ("Measuring", [(false, "not a pause"), (true, "100"), (true, "stable"), (false, "aborted"), (true, "resume"), (false, "not paused")]),
+    (
+        "Measuring",
+        [
+            (false, "not a pause"),
+            (true, "was skipped"),
+            (true, "100"),
+            (true, "stable"),
+            (false, "aborted"),
+            (true, "resume"),
+            (false, "not paused"),
+        ],
+    ),
     (
         "Invalid",
-        [(false, "invalid spec"), (false, "invalid spec"), (true, "stable"), (false, "aborted"), (true, "resume"), (false, "not paused")],
+        [
+            (false, "invalid spec"),
+            (false, "invalid spec"),
+            (false, "invalid spec"),
+            (true, "stable"),
+            (false, "aborted"),
+            (true, "resume"),
+            (false, "not paused"),
+        ],
     ),
-    ("Promoting", [(false, "roles"), (false, "roles"), (true, "stable"), (false, "aborted"), (false, "roles"), (false, "not paused")]),
+    (
+        "Promoting",
+        [
+            (false, "roles"),
+            (false, "roles"),
+            (false, "roles"),
+            (true, "stable"),
+            (false, "aborted"),
+            (false, "roles"),
+            (false, "not paused"),
+        ],
+    ),
     (
         "Returning",
         [
             (false, "no release"),
             (false, "no release"),
             (false, "no release"),
+            (false, "no release"),
             (false, "aborted"),
             (false, "no release"),
             (false, "not paused"),
         ],
     ),
-    ("Degraded", [(false, "retry"), (false, "retry"), (false, "retry"), (true, "attempt 2"), (false, "retry"), (false, "not paused")]),
+    (
+        "Degraded",
+        [
+            (false, "retry"),
+            (false, "retry"),
+            (false, "retry"),
+            (false, "retry"),
+            (true, "attempt 2"),
+            (false, "retry"),
+            (false, "not paused"),
+        ],
+    ),
 ];
 
-const VERBS: [Verb; 6] = [Verb::Promote, Verb::PromoteFull, Verb::Abort, Verb::Retry, Verb::Pause, Verb::Resume];
+const VERBS: [Verb; 7] = [Verb::Promote, Verb::SkipStep, Verb::PromoteFull, Verb::Abort, Verb::Retry, Verb::Pause, Verb::Resume];
 
 #[test]
 fn every_command_in_every_phase_is_carried_out_or_refused_with_a_reason() {
