@@ -71,10 +71,10 @@ pub struct Notification {
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
     /// What is told. Left out: Started, Paused, Aborted, Promoted, DrainOverdue.
-    // Text, so that one that is not known stops this notification and not the release.
+    // Not `on`, which is a truth value in YAML. Text, so that one that is not known stops this notification and not the release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "triggers_schema")]
-    pub on: Option<Vec<String>>,
+    pub triggers: Option<Vec<String>>,
     /// To a channel of Slack.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slack: Option<Slack>,

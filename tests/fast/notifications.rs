@@ -33,7 +33,7 @@ fn told(notifications: &Value) -> String {
 }
 
 fn events() -> Value {
-    json!({"name": "events", "webhook": {"url": HOOK}, "on": ["Started", "StepPassed", "Paused", "GateFailing", "Aborted", "Promoted"]})
+    json!({"name": "events", "webhook": {"url": HOOK}, "triggers": ["Started", "StepPassed", "Paused", "GateFailing", "Aborted", "Promoted"]})
 }
 
 fn slack() -> Value {

@@ -44,7 +44,7 @@ fn a_bad_release_is_told_in_slack_with_the_reason() {
         });
         agent.ns.apply(&secret.to_string()).await?;
         agent.manifest["spec"]["notifications"] = json!([{
-            "name": "team", "on": ["Started", "Aborted"], "slack": {"webhook": {"name": "slack", "key": "url"}},
+            "name": "team", "triggers": ["Started", "Aborted"], "slack": {"webhook": {"name": "slack", "key": "url"}},
             "template": "{{ trigger }} {{ revision }} {{ step }}: {{ failure_reason }}",
         }]);
         agent.gates(&[gates::first_token(&agent)]).await?;

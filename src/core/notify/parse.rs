@@ -209,7 +209,7 @@ fn parse_one(notification: &Notification, path: &str, is_default: bool) -> Resul
     if notification.name.is_empty() {
         errors.push(SpecError::new(format!("{path}.name"), "is empty: name it after who reads it"));
     }
-    let on = triggers(notification.on.as_deref(), path, &mut errors);
+    let on = triggers(notification.triggers.as_deref(), path, &mut errors);
     let target = target(notification, path, &mut errors);
     if let Some(text) = &notification.template
         && let Err(why) = template::check(text, &on)
@@ -227,7 +227,7 @@ fn parse_one(notification: &Notification, path: &str, is_default: bool) -> Resul
 fn triggers(on: Option<&[String]>, path: &str, errors: &mut Vec<SpecError>) -> BTreeSet<Trigger> {
     let Some(on) = on else { return Trigger::DEFAULT.into() };
     if on.is_empty() {
-        errors.push(SpecError::new(format!("{path}.on"), "is empty: nothing would be told; leave it out for the usual triggers"));
+        errors.push(SpecError::new(format!("{path}.triggers"), "is empty: nothing would be told; leave it out for the usual triggers"));
     }
     let mut found = BTreeSet::new();
     for (k, name) in on.iter().enumerate() {
@@ -235,7 +235,7 @@ fn triggers(on: Option<&[String]>, path: &str, errors: &mut Vec<SpecError>) -> B
             Some(trigger) => drop(found.insert(*trigger)),
             None => {
                 let known = Trigger::ALL.map(Trigger::name).join(", ");
-                errors.push(SpecError::new(format!("{path}.on[{k}]"), format!("{name:?} is no trigger; they are {known}")));
+                errors.push(SpecError::new(format!("{path}.triggers[{k}]"), format!("{name:?} is no trigger; they are {known}")));
             }
         }
     }

@@ -53,11 +53,11 @@ fn notifiers(all: Value) -> Notifiers {
 }
 
 fn hook(name: &str) -> Value {
-    json!({"name": name, "webhook": {"url": "https://h.example"}, "on": Trigger::ALL.map(Trigger::name)})
+    json!({"name": name, "webhook": {"url": "https://h.example"}, "triggers": Trigger::ALL.map(Trigger::name)})
 }
 
 fn slack(name: &str) -> Value {
-    json!({"name": name, "slack": {"bot": {"token": {"name": "s", "key": "k"}, "channel": "#c"}}, "on": Trigger::ALL.map(Trigger::name)})
+    json!({"name": name, "slack": {"bot": {"token": {"name": "s", "key": "k"}, "channel": "#c"}}, "triggers": Trigger::ALL.map(Trigger::name)})
 }
 
 #[test]
@@ -378,7 +378,7 @@ fn templates_are_checked_before_they_are_needed() {
 #[test]
 fn mistakes_name_their_field_and_leave_the_others_alone() {
     let all = notifiers(json!([
-        {"name": "a", "webhook": {"url": "https://h.example"}, "on": ["Aborted", "Abortd"]},
+        {"name": "a", "webhook": {"url": "https://h.example"}, "triggers": ["Aborted", "Abortd"]},
         {"name": "b"},
         {"name": "c", "slack": {}, "template": "{{ x"},
         {"name": "d", "webhook": {"url": "ftp://h"}},
