@@ -104,6 +104,27 @@ fn crd_files_are_those_of_the_types() {
     }
 }
 
+/// Such a name is a truth value in the YAML that kubectl and helm read, and never arrives.
+#[test]
+fn no_field_has_a_name_that_yaml_takes_for_a_truth_value() {
+    fn names(schema: &Value, found: &mut BTreeSet<String>) {
+        if let Some(properties) = schema["properties"].as_object() {
+            found.extend(properties.keys().cloned());
+        }
+        match schema {
+            Value::Object(fields) => fields.values().for_each(|v| names(v, found)),
+            Value::Array(items) => items.iter().for_each(|v| names(v, found)),
+            _ => {}
+        }
+    }
+    let mut found = BTreeSet::new();
+    crds::all().into_iter().for_each(|(_, crd)| names(&serde_json::to_value(crd).unwrap(), &mut found));
+    assert!(found.contains("triggers") && found.len() > 100, "{found:?}");
+    for name in ["on", "off", "yes", "no", "y", "n", "true", "false"] {
+        assert!(!found.iter().any(|f| f.eq_ignore_ascii_case(name)), "{name}");
+    }
+}
+
 #[test]
 fn crds_are_rendered_unchanged_and_kept_on_uninstall() {
     let Some(objects) = render(&[]) else { return };
