@@ -1,6 +1,6 @@
 //! VoiceRollout: a Kubernetes operator that releases new versions of LLM voice agents step by step.
 //!
-//! `api` is data, `core` decides and is pure, `operator` acts on Kubernetes, `sources` measure, `server` is seen
+//! `api` is data, `core` decides and is pure, `operator` acts on Kubernetes, `sources` measure, `notify` tells, `server` is seen
 //! from outside, `sim` is an API server in this process, `cli` is what people type.
 
 pub mod api;
@@ -8,6 +8,7 @@ pub mod cli;
 pub mod core;
 pub mod memory;
 pub mod metrics;
+pub mod notify;
 pub mod operator;
 pub mod server;
 pub mod sim;

@@ -21,6 +21,7 @@
 //! | `voicerollout_judge_votes_total` | vote | votes of judges: pass, fail, unsure, invalid |
 //! | `voicerollout_judge_tokens_total` | direction | tokens that judges read (input) and wrote (output) |
 //! | `voicerollout_judge_micro_dollars_total` | | what judges cost by the prices of their budgets, in millionths of a US dollar |
+//! | `voicerollout_notifications_total` | kind, outcome | messages to people: sent, failed (and tried again), dropped, unknown |
 //! | `voicerollout_leader` | | 1 when this process may write |
 //! | `voicerollout_build_info` | version | 1 |
 //! | `process_resident_memory_bytes` | | memory of this process, on Linux |
@@ -83,6 +84,12 @@ struct TokenLabels {
     direction: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NotificationLabels {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
 /// What judges have done.
 #[derive(Clone, Debug, Default)]
 struct JudgeMetrics {
@@ -106,6 +113,7 @@ pub struct Metrics {
     requests: ApiMetricsLayer,
     measurements: Family<MeasurementLabels, Counter>,
     judges: JudgeMetrics,
+    notifications: Family<NotificationLabels, Counter>,
     leader: Gauge,
     /// End of the claim on the Lease.
     claim: Arc<parking_lot::Mutex<Option<watch::Receiver<Option<Instant>>>>>,
@@ -128,6 +136,7 @@ impl Metrics {
         let requests = ApiMetricsLayer::default();
         let measurements = Family::default();
         let judges = JudgeMetrics::default();
+        let notifications = Family::default();
         let leader = Gauge::default();
         let memory = resident_memory().map(|_| Gauge::default());
 
@@ -145,6 +154,7 @@ impl Metrics {
         ours.register("judge_votes", "Votes of judges", judges.votes.clone());
         ours.register("judge_tokens", "Tokens of judges", judges.tokens.clone());
         ours.register("judge_micro_dollars", "Cost of judges in millionths of a US dollar", judges.micro_dollars.clone());
+        ours.register("notifications", "Messages to people", notifications.clone());
         ours.register("leader", "1 when this process may write", leader.clone());
         ours.register("build", "What is running", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         Self {
@@ -156,6 +166,7 @@ impl Metrics {
             requests,
             measurements,
             judges,
+            notifications,
             leader,
             claim: Arc::default(),
             memory,
@@ -171,6 +182,11 @@ impl Metrics {
     /// Counts a measurement.
     pub fn measurement(&self, provider: &'static str, verdict: Verdict) {
         self.measurements.get_or_create(&MeasurementLabels { provider, verdict: rollout::verdict_name(verdict) }).inc();
+    }
+
+    /// Counts what became of a message, or of an attempt that is repeated. Names are constants.
+    pub fn notification(&self, kind: &'static str, outcome: &'static str) {
+        self.notifications.get_or_create(&NotificationLabels { kind, outcome }).inc();
     }
 
     /// Counts what a judge's verdict took.

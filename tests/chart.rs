@@ -9,6 +9,7 @@ use kube::core::cel::{AdmissionRequest, VapEvaluator, VapExpression};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use voicerollout::api::crds;
+use voicerollout::core::notify::Defaults;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -93,6 +94,27 @@ fn crd_files_are_those_of_the_types() {
             assert!(file == crds::to_yaml(&crd), "{folder}/{name}.yaml is old: run `voicerollout crd --dir {folder}`");
         }
         assert_eq!(std::fs::read_dir(root().join(folder)).unwrap().count(), crds::all().len(), "{folder}");
+    }
+}
+
+/// Such a name is a truth value in the YAML that kubectl and helm read, and never arrives.
+#[test]
+fn no_field_has_a_name_that_yaml_takes_for_a_truth_value() {
+    fn names(schema: &Value, found: &mut BTreeSet<String>) {
+        if let Some(properties) = schema["properties"].as_object() {
+            found.extend(properties.keys().cloned());
+        }
+        match schema {
+            Value::Object(fields) => fields.values().for_each(|v| names(v, found)),
+            Value::Array(items) => items.iter().for_each(|v| names(v, found)),
+            _ => {}
+        }
+    }
+    let mut found = BTreeSet::new();
+    crds::all().into_iter().for_each(|(_, crd)| names(&serde_json::to_value(crd).unwrap(), &mut found));
+    assert!(found.contains("triggers") && found.len() > 100, "{found:?}");
+    for name in ["on", "off", "yes", "no", "y", "n", "true", "false"] {
+        assert!(!found.iter().any(|f| f.eq_ignore_ascii_case(name)), "{name}");
     }
 }
 
@@ -182,6 +204,39 @@ fn the_pod_meets_the_restricted_standard() {
     assert_eq!((run.log.log_level.as_str(), run.egress_allow), ("debug", vec!["10.0.0.0/8".to_owned(), "localhost".to_owned()]));
 }
 
+/// The file that the operator reads is the one that the chart mounts, and says what the values say.
+#[test]
+fn notifications_reach_the_operator() {
+    let values = [
+        "crds.install=false",
+        "notifications.link=https://x.example/{namespace}/{rollout}",
+        "notifications.defaults[0].name=team",
+        "notifications.defaults[0].slack.webhook.name=slack",
+        "notifications.defaults[0].slack.webhook.key=url",
+        "notifications.defaults[0].template=\\{\\{ step \\}\\}: \\{\\{ failure_reason \\}\\}",
+    ];
+    let Some(objects) = render(&values) else { return };
+    let pod = &of_kind(&objects, "Deployment")[0]["spec"]["template"];
+    let args = pod["spec"]["containers"][0]["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap());
+    let parsed = voicerollout::cli::args::parse(std::iter::once("voicerollout").chain(args)).unwrap();
+    let voicerollout::cli::args::Verb::Run(run) = parsed.verb else { panic!("the container runs the operator") };
+    let path = run.notifications.expect("a file");
+    let (mount, volume) = (&pod["spec"]["containers"][0]["volumeMounts"][0], &pod["spec"]["volumes"][0]);
+    assert_eq!(mount["name"], volume["name"]);
+    let file = path.strip_prefix(mount["mountPath"].as_str().unwrap()).unwrap().to_str().unwrap();
+    let map = of_kind(&objects, "ConfigMap")[0];
+    assert_eq!(volume["configMap"]["name"], map["metadata"]["name"]);
+    let defaults = Defaults::parse(map["data"][file].as_str().unwrap());
+    assert_eq!(defaults.mistakes, Vec::<String>::new());
+    assert_eq!(defaults.link_to("voice", "agent"), "https://x.example/voice/agent");
+    assert_eq!(defaults.notifiers[0].template.as_deref(), Some("{{ step }}: {{ failure_reason }}"));
+    // Another text is another pod, and without one there is nothing to mount.
+    let mark = |objects: &[Value]| of_kind(objects, "Deployment")[0]["spec"]["template"]["metadata"]["annotations"].clone();
+    assert_ne!(mark(&objects), mark(&render(&values[..5]).unwrap()));
+    let none = render(&values[..1]).unwrap();
+    assert!(of_kind(&none, "ConfigMap").is_empty() && mark(&none).is_null());
+}
+
 #[test]
 fn labels_of_pods_match_all_that_select_them() {
     let Some(objects) = render(&["crds.install=false", "serviceMonitor.enabled=true"]) else { return };
@@ -220,7 +275,7 @@ fn a_command_under_another_name_is_refused() {
 
 #[test]
 fn a_value_that_does_not_exist_is_refused() {
-    for set in ["watchNamespace={a}", "replicas=two", "logFormat=xml", "egress.allow={a b}"] {
+    for set in ["watchNamespace={a}", "replicas=two", "logFormat=xml", "egress.allow={a b}", "notifications.defaults[0].name=a"] {
         let Some(output) = helm(&["template", "vr", "charts/voicerollout", "--set", set]) else { return };
         assert!(!output.status.success(), "{set} was taken");
     }

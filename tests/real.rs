@@ -36,6 +36,8 @@ mod gauges;
 mod live;
 #[path = "real/long_evals.rs"]
 mod long_evals;
+#[path = "real/notifications.rs"]
+mod notifications;
 #[path = "real/people.rs"]
 mod people;
 #[path = "real/power.rs"]

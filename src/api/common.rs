@@ -30,6 +30,8 @@ pub const KEEP_ANNOTATIONS: [(&str, &str); 2] =
 pub const SECRET_USE_LABEL: &str = "voicerollout.dev/use";
 /// See [`SECRET_USE_LABEL`].
 pub const SECRET_USE_VALUE: &str = "gates";
+/// The value of [`SECRET_USE_LABEL`] before a notification may read the Secret.
+pub const SECRET_USE_NOTIFICATIONS: &str = "notifications";
 /// VirtualService annotation that lists the namespaces whose rollouts may write its weights.
 pub const ALLOW_FROM_ANNOTATION: &str = "voicerollout.dev/allow-from";
 /// Finalizer that holds a VoiceRollout until its routes are back at stable 100.
@@ -57,7 +59,7 @@ pub fn std_duration(d: Duration) -> std::time::Duration {
 }
 
 /// One key of a Secret in the resource's own namespace (for a cluster template: in the operator's namespace).
-/// The Secret must carry the label `voicerollout.dev/use: gates`.
+/// The Secret must carry the label `voicerollout.dev/use: gates`; for notifications `voicerollout.dev/use: notifications`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyRef {

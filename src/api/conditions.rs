@@ -23,6 +23,8 @@ pub const SPLIT_OBSERVED: &str = "SplitObserved";
 pub const REFERENCES_RESOLVED: &str = "ReferencesResolved";
 /// The preflight has found nothing that would cut live calls.
 pub const PREFLIGHT: &str = "Preflight";
+/// Every notification is set up well, and none waits for somebody to put its receiver right.
+pub const NOTIFICATIONS_READY: &str = "NotificationsReady";
 
 /// Sets the condition `type_`. The transition time changes only with the status.
 pub fn set(

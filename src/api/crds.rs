@@ -4,7 +4,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
-use super::{ClusterVoiceAnalysisTemplate, VoiceAnalysisRun, VoiceAnalysisTemplate, VoiceRollout, VoiceRolloutAction};
+use super::{ClusterVoiceAnalysisTemplate, VoiceAnalysisRun, VoiceAnalysisTemplate, VoiceRollout, VoiceRolloutAction, VoiceRolloutOutbox};
 
 /// Every CRD of the project, by plural name.
 ///
@@ -17,6 +17,7 @@ pub fn all() -> Vec<(&'static str, CustomResourceDefinition)> {
         ("clustervoiceanalysistemplates", ClusterVoiceAnalysisTemplate::crd()),
         ("voiceanalysisruns", VoiceAnalysisRun::crd()),
         ("voicerolloutactions", VoiceRolloutAction::crd()),
+        ("voicerolloutoutboxes", VoiceRolloutOutbox::crd()),
     ]
     .into_iter()
     .map(|(name, crd)| (name, tidy(crd)))

@@ -10,6 +10,8 @@ pub mod conditions;
 pub mod crds;
 pub mod evidence;
 pub mod judge;
+pub mod notification;
+pub mod outbox;
 pub mod paired;
 pub mod proof;
 pub mod provider;
@@ -23,6 +25,7 @@ pub mod traces;
 pub mod web;
 
 pub use action::{VoiceRolloutAction, VoiceRolloutActionSpec};
+pub use outbox::{VoiceRolloutOutbox, VoiceRolloutOutboxSpec};
 pub use rollout::{VoiceRollout, VoiceRolloutSpec};
 pub use run::{VoiceAnalysisRun, VoiceAnalysisRunSpec};
 pub use status::VoiceRolloutStatus;

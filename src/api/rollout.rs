@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::analysis::{Arg, Gate};
 use super::common::{Duration, duration_schema, seconds};
+use super::notification::Notification;
 use super::proof::Proof;
 pub use super::sessions::Drain;
 use super::sessions::Sessions;
@@ -93,6 +94,11 @@ pub struct VoiceRolloutSpec {
     /// How the losing revision of a promotion or an abort goes away.
     #[serde(default)]
     pub drain: Drain,
+    /// Whom to tell what of a release, beside the operator's defaults.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub notifications: Vec<Notification>,
     /// Most revisions that have pods at the same time; a release waits until one of those that drain is gone.
     #[serde(default = "default_live")]
     #[schemars(range(min = 2, max = 20))]

@@ -204,6 +204,9 @@ pub struct RunArgs {
     /// Hosts and CIDRs that gates may reach although they are loopback, link-local, metadata or API-server addresses
     #[arg(long, env = "VOICEROLLOUT_EGRESS_ALLOW", value_delimiter = ',', value_name = "LIST")]
     pub egress_allow: Vec<String>,
+    /// File with notifications of every rollout: {link, notifications: [...]}; their Secrets lie in the operator's namespace
+    #[arg(long, env = "VOICEROLLOUT_NOTIFICATIONS", value_name = "FILE")]
+    pub notifications: Option<PathBuf>,
     /// The chart's admission policy is in force: the name in an action is the caller's own
     #[arg(long, env = "VOICEROLLOUT_ACTIONS_VERIFIED")]
     pub actions_verified: bool,

@@ -1,6 +1,7 @@
 //! `run`: the operator.
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use kube::client::ClientBuilder;
@@ -9,14 +10,17 @@ use tokio::sync::watch;
 
 use super::args::RunArgs;
 use super::error::{CliError, chain};
+use crate::core::notify::Defaults;
 use crate::memory;
 use crate::metrics::Metrics;
+use crate::notify::Messenger;
 use crate::operator::analysis::secrets::KubeSecrets;
 use crate::operator::clock::Clock;
 use crate::operator::lease::LeaseConfig;
 use crate::operator::process::{Operator, serve, stop_on_signal};
 use crate::sources::egress::{Allow, Egress};
 use crate::sources::judge::logs::KubeLogs;
+use crate::sources::post::Poster;
 use crate::sources::{Sources, SourcesConfig};
 use crate::telemetry;
 
@@ -48,12 +52,16 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
         operator_namespace: args.namespace.clone(),
         user_agent: concat!("voicerollout/", env!("CARGO_PKG_VERSION")).into(),
     };
+    let post = Arc::new(Poster::new(settings.egress.clone(), settings.user_agent.clone()));
+    let messenger = Messenger::new(post, Arc::new(KubeSecrets::of_notifications(client.clone())), &args.namespace);
     let (ready, is_ready) = watch::channel(false);
     let sources = Arc::new(Sources::new(settings, secrets.clone(), logs));
     let operator = Operator {
         calls: sources.clone(),
         sources,
         secrets,
+        messenger: Arc::new(messenger),
+        notifications: notifications(args.notifications.as_deref()),
         client,
         clock: Clock::system(),
         namespaces: args.watch_namespaces.into_iter().filter(|n| !n.is_empty()).collect(),
@@ -78,6 +86,19 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
         () = memory::give_back() => {}
     }
     Ok(())
+}
+
+/// A file that is wrong stops no release: rollouts tell of it in a condition.
+fn notifications(file: Option<&Path>) -> Defaults {
+    let Some(file) = file else { return Defaults::default() };
+    let defaults = match std::fs::read_to_string(file) {
+        Ok(text) => Defaults::parse(&text),
+        Err(error) => {
+            Defaults { mistakes: vec![format!("the operator's notifications: read {}: {error}", file.display())], ..Defaults::default() }
+        }
+    };
+    defaults.mistakes.iter().for_each(|mistake| tracing::error!("{mistake}"));
+    defaults
 }
 
 fn connect(config: Config, metrics: &Metrics) -> Result<Client, kube::Error> {

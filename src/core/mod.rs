@@ -9,6 +9,7 @@ pub mod judge;
 pub mod live;
 pub mod machine;
 pub mod managed;
+pub mod notify;
 pub mod observe;
 pub mod plan;
 pub mod preflight;

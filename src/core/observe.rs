@@ -9,6 +9,7 @@ use crate::api::action::Verb;
 use crate::api::rollout::TemplateRef;
 use crate::api::run::{GateStatus, RunKind, RunPhase};
 use crate::api::status::ManagedRoute;
+use crate::core::notify::NotificationsSeen;
 use crate::core::preflight::Surroundings;
 use crate::core::resolve::TemplateContent;
 use crate::core::route::{RouteWeights, Split};
@@ -54,6 +55,8 @@ pub struct Observations {
     pub rival: Option<String>,
     /// What the preflight looks at beside the spec.
     pub surroundings: Surroundings,
+    /// What is known of its notifications.
+    pub notifications: NotificationsSeen,
 }
 
 impl Observations {

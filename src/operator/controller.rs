@@ -10,7 +10,7 @@ use kube::runtime::controller::{Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher;
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
@@ -23,13 +23,16 @@ use super::kept::{
 use super::leadership::Leadership;
 use super::live::{LiveCalls, Poller};
 use super::memory::Memory;
+use super::notify::{Notices, Teller};
 use super::reconcile::{Context, TURNS, on_error, reconcile};
 use super::routes;
 use super::stores::{Guarded, RolloutChanges, Stores, Target, scoped, target};
 use super::urgency::{Urgency, Waiting};
 use crate::api::common::ROLLOUT_LABEL;
 use crate::api::{ClusterVoiceAnalysisTemplate, VoiceRollout};
+use crate::core::notify::Defaults;
 use crate::metrics::Metrics;
+use crate::notify::Messenger;
 use crate::sources::calls::CallCounter;
 
 /// Passes at the same time: no limit. [`reconcile`] has its own, so that a revert need not wait for other passes.
@@ -57,6 +60,10 @@ pub struct Settings {
     pub actions_verified: bool,
     /// Counts live calls.
     pub calls: Arc<dyn CallCounter>,
+    /// Sends messages.
+    pub messenger: Arc<Messenger>,
+    /// Notifications of every rollout.
+    pub notifications: Defaults,
     /// Becomes true when every cache is filled.
     pub ready: watch::Sender<bool>,
 }
@@ -83,16 +90,18 @@ struct Named {
 pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Sync + 'static) {
     let mut stores = Stores { runs: settings.runs, ..Stores::default() };
     let live = LiveCalls::default();
-    let opened = settings.scopes.iter().map(|n| open(&mut stores, &live, &settings.client, n.as_deref()));
+    let notices = Arc::new(Notices::new(settings.notifications));
+    let opened = settings.scopes.iter().map(|n| open(&mut stores, &live, &notices, &settings.client, n.as_deref()));
     let mut scopes: Vec<Scope> = opened.collect();
     for (scope, changes) in scopes.iter_mut().zip(settings.run_changes) {
         scope.related.push(changes.boxed());
     }
-    let mut read = Vec::new();
+    let (mut read, mut told) = (Vec::new(), Vec::new());
     for (scope, namespace) in scopes.iter_mut().zip(&settings.scopes) {
         let (changed, changes) = unbounded();
         scope.related.push(changes.boxed());
-        read.push((namespace.clone(), changed));
+        read.push((namespace.clone(), changed.clone()));
+        told.push((namespace.clone(), changed));
     }
     let all: Api<Guarded<ClusterVoiceAnalysisTemplate>> = Api::all(settings.client.clone());
     let changes = fill(&mut stores.cluster_templates, all, watcher::Config::default(), TemplateKept::keep_cluster);
@@ -110,8 +119,20 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Syn
         metrics: settings.metrics.clone(),
         changed: read,
     };
+    let recorder = Recorder::new(settings.client.clone(), reporter);
+    let teller = Teller {
+        client: settings.client.clone(),
+        stores: stores.clone(),
+        notices: notices.clone(),
+        messenger: settings.messenger,
+        leadership: settings.leadership.clone(),
+        clock: settings.clock.clone(),
+        metrics: settings.metrics.clone(),
+        recorder: recorder.clone(),
+        changed: told,
+    };
     let context = Arc::new(Context {
-        recorder: Recorder::new(settings.client.clone(), reporter),
+        recorder,
         client: settings.client,
         stores,
         live,
@@ -124,6 +145,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Syn
         waiting: Waiting::default(),
         backoff: Backoff::new(),
         memory: Memory::default(),
+        notices,
         replaced: Mutex::new(HashMap::new()),
     });
     let stop = stop.shared();
@@ -142,6 +164,16 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Syn
             tokio::select! {
                 () = poller.run() => {}
                 () = stop.clone() => {}
+            }
+        },
+        async {
+            let mut filled = ready.subscribe();
+            let is_filled = tokio::select! {
+                filled = filled.wait_for(|filled| *filled) => filled.is_ok(),
+                () = stop.clone() => false,
+            };
+            if is_filled {
+                teller.run(stop.clone()).await;
             }
         }
     );
@@ -162,7 +194,7 @@ async fn announce_ready(context: Arc<Context>, ready: Arc<watch::Sender<bool>>) 
     tracing::info!("caches are filled");
 }
 
-fn open(stores: &mut Stores, live: &LiveCalls, client: &Client, namespace: Option<&str>) -> Scope {
+fn open(stores: &mut Stores, live: &LiveCalls, notices: &Arc<Notices>, client: &Client, namespace: Option<&str>) -> Scope {
     let any = watcher::Config::default;
     let ours = || watcher::Config::default().labels(ROLLOUT_LABEL);
     let istio = |resource: &kube::api::ApiResource| match namespace {
@@ -170,6 +202,15 @@ fn open(stores: &mut Stores, live: &LiveCalls, client: &Client, namespace: Optio
         None => Api::all_with(client.clone(), resource),
     };
     let (rollouts, reader) = stores.rollouts.watch(scoped(client, namespace));
+    let notices = notices.clone();
+    // After the cache has the change.
+    let rollouts = rollouts
+        .inspect(move |rollout| {
+            if let Ok(rollout) = rollout {
+                notices.touch(&rollout.namespace().unwrap_or_default(), &rollout.name_any());
+            }
+        })
+        .boxed();
     let sets = fill(&mut stores.replica_sets, scoped(client, namespace), ours(), SetKept::keep);
     let pods = fill(&mut stores.pods, scoped(client, namespace), ours(), PodKept::keep);
     let live = live.clone();

@@ -15,6 +15,7 @@ use crate::api::VoiceRollout;
 use crate::api::common::{FINALIZER, REVISION_LABEL, SERVING_LABEL};
 use crate::api::rollout::{DestinationRuleRef, IstioTraffic, TemplateRef, VirtualServiceRef};
 use crate::core::machine::Subject;
+use crate::core::notify::NotificationsSeen;
 use crate::core::observe::{ActionSeen, ArmSeen, Observations, ReplicaSetSeen, RouteSeen, RunSeen};
 use crate::core::plan::as_json;
 use crate::core::resolve::TemplateContent;
@@ -88,6 +89,8 @@ pub fn gather(stores: &Stores, live: &LiveCalls, rollout: &VoiceRollout, now: Ti
         templates: templates(stores, rollout, &namespace),
         rival,
         surroundings,
+        // The caller knows.
+        notifications: NotificationsSeen::default(),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod lease;
 pub mod left;
 pub mod live;
 pub mod memory;
+pub mod notify;
 pub mod process;
 pub mod reconcile;
 pub mod routes;

@@ -15,7 +15,9 @@ use super::controller::{self, Settings};
 use super::leadership::Leadership;
 use super::lease::{self, LeaseConfig};
 use super::stores::RunFeed;
+use crate::core::notify::Defaults;
 use crate::metrics::Metrics;
+use crate::notify::Messenger;
 use crate::server::{self, App};
 use crate::sources::Source;
 use crate::sources::calls::CallCounter;
@@ -45,6 +47,10 @@ pub struct Operator {
     pub calls: Arc<dyn CallCounter>,
     /// Reads the Secrets of gates.
     pub secrets: Arc<dyn SecretReader>,
+    /// Sends messages.
+    pub messenger: Arc<Messenger>,
+    /// Notifications of every rollout.
+    pub notifications: Defaults,
     /// Figures for Prometheus.
     pub metrics: Arc<Metrics>,
     /// The chart's admission policy vouches for `requestedBy`.
@@ -79,6 +85,8 @@ impl Operator {
             identity: self.identity,
             actions_verified: self.actions_verified,
             calls: self.calls,
+            messenger: self.messenger,
+            notifications: self.notifications,
             ready: self.ready,
         };
         let context = Arc::new(AnalysisContext {

@@ -21,6 +21,7 @@ use super::gather;
 use super::leadership::Leadership;
 use super::live::LiveCalls;
 use super::memory::{ECHO, Memory, is_remembered};
+use super::notify::Notices;
 use super::stores::{Guarded, Stores};
 use super::urgency::{Urgency, Waiting};
 use super::write::{WriteError, write};
@@ -67,6 +68,8 @@ pub struct Context {
     pub backoff: Backoff,
     /// What was just sent.
     pub memory: Memory,
+    /// What is known of rollouts' notifications.
+    pub notices: Arc<Notices>,
     /// Versions of rollouts that a status write of ours has replaced: a cache that still has one is behind.
     pub replaced: Mutex<HashMap<String, String>>,
 }
@@ -148,7 +151,8 @@ impl Context {
         if self.is_behind(rollout) {
             return None;
         }
-        let seen = gather::gather(&self.stores, &self.live, rollout, self.clock.now(), self.actions_verified);
+        let mut seen = gather::gather(&self.stores, &self.live, rollout, self.clock.now(), self.actions_verified);
+        seen.notifications = self.notices.seen(rollout);
         let plan = Plan::parse(&rollout.name_any(), &rollout.spec, &seen);
         let old = rollout.status.clone().unwrap_or_default();
         Some(decide(&gather::subject(rollout), &plan, &old, &seen))

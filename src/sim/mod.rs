@@ -6,6 +6,7 @@ mod delete;
 mod fail;
 mod fields;
 pub mod journal;
+mod nowhere;
 mod patch;
 mod read;
 mod registry;
@@ -32,6 +33,7 @@ use parking_lot::Mutex;
 use schema::Schema;
 
 pub use journal::{Fault, RequestInfo, Verb};
+pub use nowhere::Nowhere;
 pub use patch::PatchKind;
 pub use scenario::{Scenario, ScenarioError};
 pub use server::{Latency, SimServer};

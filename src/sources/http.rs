@@ -77,6 +77,14 @@ impl Http {
         self.kept(TlsKey::Plain).map(|client| (url, client)).map_err(|e| SourceError::new(format!("{what}: {e}")))
     }
 
+    /// A URL that may be reached, and the client for it that trusts what the system trusts.
+    pub(super) fn trusting_the_system(&self, url: &str) -> Result<(Url, Client), String> {
+        let url = Url::parse(url).map_err(|e| format!("the URL is not valid: {e}"))?;
+        self.egress.check_url(&url).map_err(|e| e.to_string())?;
+        let key = if url.scheme() == "http" { TlsKey::Plain } else { TlsKey::Checked(None) };
+        self.kept(key).map(|client| (url, client))
+    }
+
     fn checked(&self, what: &str, url: &str) -> Result<Url, SourceError> {
         let url = Url::parse(url).map_err(|e| SourceError::new(format!("{what}: the URL is not valid: {e}")))?;
         self.egress.check_url(&url).map_err(|e| SourceError::new(format!("{what}: {e}")))?;
@@ -245,6 +253,16 @@ pub(super) fn transport_error(what: &str, error: &reqwest::Error) -> SourceError
         () if error.is_connect() => format!("{what}: cannot connect: {cause}"),
         () => format!("{what}: the connection failed: {cause}"),
     })
+}
+
+/// Why the address may not be reached, where that is the cause.
+pub(super) fn refused(error: &reqwest::Error) -> Option<String> {
+    find::<Refused>(error).map(ToString::to_string)
+}
+
+/// The innermost cause, without the URL.
+pub(super) fn cause(error: &reqwest::Error) -> String {
+    root_cause(error)
 }
 
 /// The first error of type `E` in the chain of causes.

@@ -7,6 +7,7 @@ mod headers;
 mod http;
 pub mod json_path;
 pub mod judge;
+pub mod post;
 mod prometheus;
 pub mod redact;
 mod registry;

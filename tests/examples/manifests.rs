@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use voicerollout::api::{ClusterVoiceAnalysisTemplate, VoiceAnalysisTemplate, VoiceRollout, VoiceRolloutAction, common, crds};
+use voicerollout::core::notify::{Defaults, Notifiers};
 
 /// The documents of every manifest in `examples/`, `examples/recipes/` and `examples/preflight/`, with the name of the file.
 pub fn documents() -> Vec<(String, Value)> {
@@ -128,10 +129,24 @@ fn what_a_rollout_names_is_in_its_file() {
 }
 
 #[test]
-fn secrets_carry_the_label_that_lets_gates_read_them() {
+fn secrets_carry_the_label_that_lets_the_operator_read_them() {
     let secrets: Vec<_> = documents().into_iter().filter(|(_, d)| d["kind"] == "Secret").collect();
     assert!(!secrets.is_empty());
     for (file, secret) in secrets {
-        assert_eq!(secret["metadata"]["labels"][common::SECRET_USE_LABEL], common::SECRET_USE_VALUE, "{file}");
+        let wanted = if file == "notifications.yaml" { common::SECRET_USE_NOTIFICATIONS } else { common::SECRET_USE_VALUE };
+        assert_eq!(secret["metadata"]["labels"][common::SECRET_USE_LABEL], wanted, "{file}");
     }
+}
+
+/// The notifications of every manifest can be carried out: templates are good for their triggers, addresses are some.
+#[test]
+fn notifications_have_no_mistakes() {
+    let mut seen = 0;
+    for (file, document) in documents().into_iter().filter(|(_, d)| d["kind"] == "VoiceRollout") {
+        let rollout: VoiceRollout = serde_json::from_value(document).unwrap();
+        let parsed = Notifiers::parse(&rollout.spec.notifications, &Defaults::default());
+        assert_eq!(parsed.mistakes, Vec::<String>::new(), "{file}");
+        seen += parsed.all.len();
+    }
+    assert!(seen >= 3, "{seen}");
 }

@@ -9,6 +9,7 @@ mod drain;
 mod idle;
 mod judge_key;
 mod left;
+mod notifications;
 mod preflight;
 mod release;
 mod split;

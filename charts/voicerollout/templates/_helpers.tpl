@@ -42,6 +42,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (include "voicerollout.fullname" .) .Values.leaderElection.leaseName }}
 {{- end }}
 
+{{/* Not empty when the operator is given a file with notifications. */}}
+{{- define "voicerollout.tells" -}}
+{{- if or .Values.notifications.link .Values.notifications.defaults }}yes{{ end }}
+{{- end }}
+
 {{/* What the operator does in a namespace that it manages. */}}
 {{- define "voicerollout.rules" -}}
 - apiGroups: [voicerollout.dev]
@@ -57,6 +62,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [voicerollout.dev]
   resources: [voicerollouts/status, voiceanalysisruns/status, voicerolloutactions/status]
   verbs: [get, update, patch]
+- apiGroups: [voicerollout.dev]
+  # Messages that are not sent yet.
+  resources: [voicerolloutoutboxes]
+  verbs: [get, create, update, delete]
 - apiGroups: [voicerollout.dev]
   # Owner references that block the owner's deletion ask for this.
   resources: [voicerollouts/finalizers]
@@ -80,7 +89,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   resources: [services]
   verbs: [get, list, watch, patch]
 - apiGroups: [""]
-  # By name, and only those with the label voicerollout.dev/use: gates are used.
+  # By name, and only those with the label voicerollout.dev/use: gates, or notifications, are used.
   resources: [secrets]
   verbs: [get]
 - apiGroups: [discovery.k8s.io]

@@ -21,12 +21,14 @@ use crate::api::status::Phase;
 use crate::api::{VoiceRollout, VoiceRolloutAction, VoiceRolloutStatus};
 use crate::cli::error::CliError;
 use crate::cli::table::Paint;
+use crate::core::notify::Defaults;
 use crate::metrics::Metrics;
+use crate::notify::Messenger;
 use crate::operator::clock::Clock;
 use crate::operator::process::Operator;
 use crate::sim::scenario::{Release, Scenario, UserAction};
 use crate::sim::sources::ScenarioSources;
-use crate::sim::{SimServer, World};
+use crate::sim::{Nowhere, SimServer, World};
 use crate::sources::SourceError;
 use crate::sources::secrets::SecretReader;
 
@@ -42,7 +44,7 @@ impl SecretReader for StandIns {
         _: &'a str,
         secret: &'a crate::api::common::SecretKeyRef,
     ) -> futures::future::BoxFuture<'a, Result<String, SourceError>> {
-        Box::pin(std::future::ready(Ok(format!("{}-of-{}", secret.key, secret.name))))
+        Box::pin(std::future::ready(Ok(format!("https://stand-in.invalid/{}-of-{}", secret.key, secret.name))))
     }
 }
 
@@ -85,6 +87,9 @@ pub async fn play(scenario: Scenario, speed: Option<f64>, paint: Paint, out: &mu
         sources: Arc::new(ScenarioSources::new(scenario.clone(), server.clone(), clock.clone()).counting(world.call_book())),
         calls: Arc::new(world.call_book()),
         secrets: Arc::new(StandIns),
+        // Nobody outside hears of a demo.
+        messenger: Arc::new(Messenger::new(Arc::new(Nowhere), Arc::new(StandIns), "voicerollout")),
+        notifications: Defaults::default(),
         metrics: Arc::new(Metrics::new()),
         actions_verified: true,
         ready,

@@ -5,11 +5,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use super::advance::DEADLINE_PREFIX;
 use super::{Machine, after};
 use crate::api::conditions::{
-    self, AVAILABLE, CALLS_READABLE, DRAINING, HEALTHY, INVALID_SPEC, PREFLIGHT, PROGRESSING, REFERENCES_RESOLVED, ROUTES_IN_SYNC,
-    SPLIT_OBSERVED,
+    self, AVAILABLE, CALLS_READABLE, DRAINING, HEALTHY, INVALID_SPEC, NOTIFICATIONS_READY, PREFLIGHT, PROGRESSING, REFERENCES_RESOLVED,
+    ROUTES_IN_SYNC, SPLIT_OBSERVED,
 };
 use crate::api::proof::SplitVerdict;
 use crate::api::status::{NextAction, Phase};
+use crate::core::notify::Ready;
 
 impl Machine<'_> {
     pub(super) fn present(&mut self) {
@@ -200,6 +201,11 @@ impl Machine<'_> {
                 conditions::set_as(&mut all, now, generation, SPLIT_OBSERVED, status, (reason, &seen.message));
             }
             None => all.retain(|c| c.type_ != SPLIT_OBSERVED),
+        }
+        match self.seen.notifications.condition() {
+            Ready::Is(ready, reason, message) => conditions::set(&mut all, now, generation, NOTIFICATIONS_READY, ready, reason, &message),
+            Ready::Kept => {}
+            Ready::Gone => all.retain(|c| c.type_ != NOTIFICATIONS_READY),
         }
         self.s.conditions = all;
     }

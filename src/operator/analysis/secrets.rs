@@ -1,4 +1,4 @@
-//! Secrets of gates, read from Kubernetes one at a time and only where their owner allows it.
+//! Secrets of gates and notifications, read from Kubernetes one at a time and only where their owner allows it.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -6,20 +6,26 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client, ResourceExt};
 
 use super::READ_TIMEOUT;
-use crate::api::common::{SECRET_USE_LABEL, SECRET_USE_VALUE, SecretKeyRef};
+use crate::api::common::{SECRET_USE_LABEL, SECRET_USE_NOTIFICATIONS, SECRET_USE_VALUE, SecretKeyRef};
 use crate::sources::SourceError;
 use crate::sources::secrets::SecretReader;
 
-/// Reads Secrets that carry the label `voicerollout.dev/use: gates`.
+/// Reads Secrets that carry the label `voicerollout.dev/use` with one value.
 #[derive(Clone)]
 pub struct KubeSecrets {
     client: Client,
+    label: &'static str,
 }
 
 impl KubeSecrets {
-    /// Reads with this client.
+    /// Reads Secrets of gates with this client.
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, label: SECRET_USE_VALUE }
+    }
+
+    /// Reads Secrets of notifications with this client.
+    pub fn of_notifications(client: Client) -> Self {
+        Self { client, label: SECRET_USE_NOTIFICATIONS }
     }
 
     async fn get(&self, namespace: &str, name: &str) -> Result<Option<Secret>, String> {
@@ -36,25 +42,24 @@ impl KubeSecrets {
 impl SecretReader for KubeSecrets {
     fn read<'a>(&'a self, namespace: &'a str, secret: &'a SecretKeyRef) -> BoxFuture<'a, Result<String, SourceError>> {
         async move {
-            let found = self.get(namespace, &secret.name).await;
-            found.and_then(|found| pick(found, secret)).map_err(|reason| {
-                SourceError::new(format!("reading the key {} of the Secret {namespace}/{}: {reason}", secret.key, secret.name))
-            })
+            let told = |reason| format!("reading the key {} of the Secret {namespace}/{}: {reason}", secret.key, secret.name);
+            match self.get(namespace, &secret.name).await {
+                Ok(found) => pick(found, secret, self.label).map_err(|reason| SourceError::new(told(reason))),
+                // Nobody has to change anything for it to be read next time.
+                Err(reason) => Err(SourceError { retry_after: Some(READ_TIMEOUT), ..SourceError::new(told(reason)) }),
+            }
         }
         .boxed()
     }
 }
 
 /// The key's text; one line break at its end, which editors like to leave, is not part of it.
-fn pick(found: Option<Secret>, wanted: &SecretKeyRef) -> Result<String, String> {
+fn pick(found: Option<Secret>, wanted: &SecretKeyRef, label: &str) -> Result<String, String> {
     let secret = found.ok_or_else(|| {
-        let (label, key) = (format!("{SECRET_USE_LABEL}: {SECRET_USE_VALUE}"), &wanted.key);
-        format!("there is no such Secret; create it with the label {label} and the key {key}")
+        format!("there is no such Secret; create it with the label {SECRET_USE_LABEL}: {label} and the key {}", wanted.key)
     })?;
-    if secret.labels().get(SECRET_USE_LABEL).map(String::as_str) != Some(SECRET_USE_VALUE) {
-        return Err(format!(
-            "the Secret does not carry the label {SECRET_USE_LABEL}: {SECRET_USE_VALUE}, so gates may not use it; add the label"
-        ));
+    if secret.labels().get(SECRET_USE_LABEL).map(String::as_str) != Some(label) {
+        return Err(format!("the Secret does not carry the label {SECRET_USE_LABEL}: {label}, so {label} may not use it; add the label"));
     }
     let data = secret.data.unwrap_or_default();
     let value = data.get(&wanted.key).ok_or("the Secret has no such key; add it")?;
@@ -77,7 +82,7 @@ mod tests {
             Some(secret)
         };
         let wanted = |key: &str| SecretKeyRef { name: "s".into(), key: key.into() };
-        assert_eq!(pick(secret("gates", b"v\r\n"), &wanted("k")).as_deref(), Ok("v"));
+        assert_eq!(pick(secret("gates", b"v\r\n"), &wanted("k"), "gates").as_deref(), Ok("v"));
         for (found, key, part) in [
             (None, "k", "no such Secret"),
             (Some(Secret::default()), "k", "does not carry the label voicerollout.dev/use: gates"),
@@ -86,7 +91,7 @@ mod tests {
             (secret("gates", b"\xff"), "k", "not text"),
             (secret("gates", b"\n"), "k", "empty"),
         ] {
-            let error = pick(found, &wanted(key)).unwrap_err();
+            let error = pick(found, &wanted(key), "gates").unwrap_err();
             assert!(error.contains(part) && !error.contains("topsecret"), "{error}");
         }
     }

@@ -16,7 +16,10 @@ use tokio::task::JoinHandle;
 use voicerollout::api::action::VoiceRolloutActionStatus;
 use voicerollout::api::status::Phase;
 use voicerollout::api::{VoiceRollout, VoiceRolloutAction, VoiceRolloutStatus};
+use voicerollout::core::notify::Defaults;
 use voicerollout::metrics::Metrics;
+use voicerollout::notify::Messenger;
+use voicerollout::operator::analysis::secrets::KubeSecrets;
 use voicerollout::operator::clock::Clock;
 use voicerollout::operator::process::Operator;
 use voicerollout::sim::SimServer;
@@ -26,8 +29,10 @@ use voicerollout::sources::secrets::SecretReader;
 use voicerollout::sources::{Source, SourceError};
 
 pub mod gauges;
+pub mod mailbox;
 pub mod script;
 use gauges::Gauges;
+use mailbox::Mailbox;
 use script::Script;
 
 /// A small agent with its Services and route; steps without gates.
@@ -190,6 +195,10 @@ pub struct Cluster {
     pub metrics: Arc<Metrics>,
     /// Gauges of live calls of the pods.
     pub gauges: Arc<Gauges>,
+    /// Receives messages, whatever their address.
+    pub mail: Arc<Mailbox>,
+    /// Notifications of every rollout; the next operator that is started has them.
+    pub notifications: Defaults,
     sources: Arc<dyn Source>,
     stop: watch::Sender<bool>,
     operator: JoinHandle<()>,
@@ -218,8 +227,10 @@ impl Cluster {
         let client = server.client_as("tester");
         let sources: Arc<dyn Source> = sources(&server, &world, &clock);
         let (gauges, metrics) = (Arc::new(Gauges::of(world.call_book())), Arc::new(Metrics::new()));
-        let (stop, operator) = Self::operator(&server, &clock, sources.clone(), gauges.clone(), metrics.clone()).await;
-        Self { server, world, clock, client, metrics, gauges, sources, stop, operator }
+        let (mail, notifications) = (Arc::new(Mailbox::default()), Defaults::default());
+        let told = (mail.clone(), notifications.clone());
+        let (stop, operator) = Self::operator(&server, &clock, sources.clone(), gauges.clone(), metrics.clone(), told).await;
+        Self { server, world, clock, client, metrics, gauges, mail, notifications, sources, stop, operator }
     }
 
     /// Starts an operator and waits until its caches are filled.
@@ -229,6 +240,7 @@ impl Cluster {
         sources: Arc<dyn Source>,
         calls: Arc<dyn CallCounter>,
         metrics: Arc<Metrics>,
+        (mail, notifications): (Arc<Mailbox>, Defaults),
     ) -> (watch::Sender<bool>, JoinHandle<()>) {
         let (stop, stopped) = watch::channel(false);
         let (ready, mut is_ready) = watch::channel(false);
@@ -242,6 +254,12 @@ impl Cluster {
             sources,
             calls,
             secrets: Arc::new(NoSecrets),
+            messenger: Arc::new(Messenger::new(
+                mail,
+                Arc::new(KubeSecrets::of_notifications(server.client_as("operator"))),
+                "voicerollout",
+            )),
+            notifications,
             metrics,
             actions_verified: true,
             ready,
@@ -352,8 +370,9 @@ impl Cluster {
         self.operator.abort();
         let _ = (&mut self.operator).await;
         self.metrics = Arc::new(Metrics::new());
+        let told = (self.mail.clone(), self.notifications.clone());
         (self.stop, self.operator) =
-            Self::operator(&self.server, &self.clock, self.sources.clone(), self.gauges.clone(), self.metrics.clone()).await;
+            Self::operator(&self.server, &self.clock, self.sources.clone(), self.gauges.clone(), self.metrics.clone(), told).await;
     }
 }
 

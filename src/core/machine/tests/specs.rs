@@ -161,6 +161,7 @@ pub fn spec(steps: Option<Vec<Step>>, background: Option<Analysis>) -> VoiceRoll
         sessions: None,
         preflight: Default::default(),
         drain: Default::default(),
+        notifications: vec![],
         max_live_revisions: 3,
         scale_down_delay: seconds(30),
         abort_scale_down_delay: seconds(30),

@@ -131,6 +131,7 @@ impl World {
             templates: BTreeMap::new(),
             rival: None,
             surroundings: Default::default(),
+            notifications: Default::default(),
         };
         Self {
             subject,

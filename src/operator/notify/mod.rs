@@ -1,0 +1,195 @@
+//! Tells people what became of releases: takes news over from recorded statuses into outboxes, and sends them. Only the
+//! leader does. A receiver that fails delays no other, and no release.
+
+mod carrier;
+mod notices;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::channel::mpsc::UnboundedSender;
+use kube::Client;
+use kube::runtime::events::Recorder;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::cache::Id;
+use super::clock::Clock;
+use super::leadership::Leadership;
+use super::stores::{Stores, Target, target};
+use crate::core::notify::outbox::caught_up_with;
+use crate::metrics::Metrics;
+use crate::notify::Messenger;
+use carrier::{Carrier, Loaded};
+
+pub use notices::Notices;
+
+/// Requests to receivers at the same time.
+const REQUESTS: usize = 64;
+/// Longest time that requests under way get to finish at shutdown.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// What the sender of messages works with.
+pub struct Teller {
+    /// The client.
+    pub client: Client,
+    /// The caches.
+    pub stores: Arc<Stores>,
+    /// What is known of rollouts' notifications.
+    pub notices: Arc<Notices>,
+    /// Sends messages.
+    pub messenger: Arc<Messenger>,
+    /// Whether this process may write and send.
+    pub leadership: Leadership,
+    /// The time.
+    pub clock: Clock,
+    /// Figures for Prometheus.
+    pub metrics: Arc<Metrics>,
+    /// Publishes events about messages that are lost.
+    pub recorder: Recorder,
+    /// Whom to tell that a rollout is to be looked at, by watched namespace; `None`: all.
+    pub changed: Vec<(Option<String>, UnboundedSender<Target>)>,
+}
+
+/// What carriers share.
+struct Shared {
+    teller: Teller,
+    requests: Arc<Semaphore>,
+    /// Becomes true when nothing new is to be sent.
+    stopping: watch::Receiver<bool>,
+}
+
+impl Teller {
+    /// Sends until `stop`; the caches are filled.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let (ending, stopping) = watch::channel(false);
+        let mut claim = self.leadership.changes();
+        let shared = Arc::new(Shared { teller: self, requests: Arc::new(Semaphore::new(REQUESTS)), stopping });
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => return,
+                led = claim.wait_for(Option::is_some) => if led.is_err() { return },
+            }
+            let mut round = Round { shared: shared.clone(), idle: HashMap::new(), under_way: HashMap::new(), carriers: JoinSet::new() };
+            let stopped = tokio::select! {
+                // What is on its way then, another leader finds in the record.
+                () = lost(&mut claim) => false,
+                () = round.lead() => false,
+                () = &mut stop => true,
+            };
+            if stopped {
+                ending.send_replace(true);
+                let _ = tokio::time::timeout(SHUTDOWN, round.finish()).await;
+                return;
+            }
+        }
+    }
+}
+
+/// Waits until this process does not lead any more; for ever, where nobody else could.
+async fn lost(claim: &mut watch::Receiver<Option<tokio::time::Instant>>) {
+    if claim.wait_for(Option::is_none).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The time in which this process leads without a break.
+struct Round {
+    shared: Arc<Shared>,
+    /// Outboxes that are read, of rollouts without anything to do.
+    idle: HashMap<Id, Loaded>,
+    /// Rollouts with something to do: how to tell their carrier that they have changed.
+    under_way: HashMap<Id, Arc<Notify>>,
+    carriers: JoinSet<(Id, Option<Loaded>)>,
+}
+
+impl Round {
+    /// Looks at every rollout, then at those that change.
+    async fn lead(&mut self) {
+        let shared = self.shared.clone();
+        for rollout in shared.teller.stores.rollouts.all() {
+            if let Ok(rollout) = &rollout.0 {
+                self.look(notices::id_of(rollout));
+            }
+        }
+        loop {
+            tokio::select! {
+                changed = shared.teller.notices.changed() => changed.into_iter().for_each(|id| self.look(id)),
+                Some(ended) = self.carriers.join_next() => self.rest(ended),
+            }
+        }
+    }
+
+    /// Waits for requests that are under way.
+    async fn finish(&mut self) {
+        while self.carriers.join_next().await.is_some() {}
+    }
+
+    fn look(&mut self, id: Id) {
+        if let Some(touched) = self.under_way.get(&id) {
+            return touched.notify_one();
+        }
+        if !self.has_work(&id) {
+            return;
+        }
+        let touched = Arc::new(Notify::new());
+        let carrier = Carrier::new(self.shared.clone(), id.clone(), touched.clone(), self.idle.remove(&id));
+        self.under_way.insert(id, touched);
+        self.carriers.spawn(carrier.run());
+    }
+
+    /// Whether anything is to be done about a rollout; without asking the API server.
+    fn has_work(&mut self, id: &Id) -> bool {
+        let teller = &self.shared.teller;
+        let found = teller.stores.rollouts.get(&id.namespace, &id.name);
+        let Some(rollout) = found.as_deref() else {
+            self.idle.remove(id);
+            teller.notices.forget(id);
+            return false;
+        };
+        let Ok(rollout) = &rollout.0 else { return false };
+        let notifiers = teller.notices.of(rollout);
+        match self.idle.get(id) {
+            None => !notifiers.all.is_empty(),
+            Some(loaded) => {
+                let status = rollout.status.as_ref();
+                notifiers.all.is_empty()
+                    || rollout.metadata.uid != loaded.uid
+                    || !status.is_some_and(|s| caught_up_with(loaded.outbox(), s))
+            }
+        }
+    }
+
+    fn rest(&mut self, ended: Result<(Id, Option<Loaded>), tokio::task::JoinError>) {
+        match ended {
+            Ok((id, loaded)) => {
+                self.under_way.remove(&id);
+                if let Some(loaded) = loaded {
+                    self.idle.insert(id.clone(), loaded);
+                }
+                // What changed after its last look.
+                self.look(id);
+            }
+            Err(error) => {
+                if let Ok(panic) = error.try_into_panic() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Has the rollout controller look at a rollout.
+    fn wake(&self, id: &Id) {
+        let Some(target) = target(&id.namespace, &id.name) else { return };
+        for (namespace, changed) in &self.teller.changed {
+            if namespace.as_deref().is_none_or(|n| n == &*id.namespace) {
+                // The other end goes at shutdown.
+                let _ = changed.unbounded_send(target.clone());
+            }
+        }
+    }
+}
