@@ -186,7 +186,7 @@ fn the_dashboard_and_its_rights_are_there_only_when_it_is_enabled() {
     assert_eq!((run_args(&without).0, ports(&without)), (false, (vec!["http".into()], vec!["http".into()])));
     assert!(operator_rights(&without).values().all(|rights| rights.is_disjoint(&reviews)));
 
-    for watched in ["watchNamespaces={}", "watchNamespaces={a,b}"] {
+    for watched in ["replicas=2", "watchNamespaces={a,b}"] {
         let without = render(&["crds.install=false", watched]).unwrap();
         let with = render(&["crds.install=false", watched, "dashboard.enabled=true"]).unwrap();
         let (before, after) = (operator_rights(&without), operator_rights(&with));

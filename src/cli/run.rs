@@ -98,8 +98,11 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The dashboard, if it is wanted, and what fills it.
-fn dashboard(args: &RunArgs, config: &Config, metrics: &Metrics) -> Result<Option<(Dashboard, Vec<Arc<dyn Onlooker>>)>, CliError> {
+/// A dashboard, and what fills it.
+type Shown = (Dashboard, Vec<Arc<dyn Onlooker>>);
+
+/// The dashboard, if it is wanted.
+fn dashboard(args: &RunArgs, config: &Config, metrics: &Metrics) -> Result<Option<Shown>, CliError> {
     if !args.dashboard {
         return Ok(None);
     }

@@ -105,6 +105,12 @@ pub struct Order {
     reason: String,
 }
 
+/// The command as a part of a name: `promote-full`.
+fn word(verb: Verb) -> String {
+    let text = serde_json::to_value(verb).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+    text.chars().flat_map(|c| c.is_ascii_uppercase().then_some('-').into_iter().chain([c.to_ascii_lowercase()])).collect()
+}
+
 /// `POST /dashboard/api/rollouts/NS/NAME/actions`: created by the caller, not by the operator.
 pub async fn act(
     State(dashboard): State<Dashboard>,
@@ -122,7 +128,7 @@ pub async fn act(
         let message = format!("{} may not create voicerolloutactions in namespace {namespace}", caller.name);
         return Err(Refusal::Forbidden(message));
     }
-    let word = serde_json::to_value(order.verb).ok().and_then(|v| v.as_str().map(str::to_lowercase)).unwrap_or_default();
+    let word = word(order.verb);
     let metadata =
         ObjectMeta { generate_name: Some(format!("{name}-{word}-")), namespace: Some(namespace.clone()), ..ObjectMeta::default() };
     let reason = Some(order.reason.trim().to_owned()).filter(|reason| !reason.is_empty());
