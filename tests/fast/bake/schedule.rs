@@ -53,6 +53,9 @@ pub enum Trouble {
 type Make<'a> = &'a mut dyn FnMut(&mut fastrand::Rng, f64) -> Vec<(f64, Trouble)>;
 
 const HOUR: f64 = 3600.0;
+/// How many times rarer everything is than is written below: about 80 troubles in 72 hours, each of which has consequences
+/// for minutes.
+const CALM: f64 = 1.7;
 
 /// Everything that happens in 72 hours, by time.
 pub fn of(dice: &mut fastrand::Rng) -> Vec<(Duration, Trouble)> {
@@ -61,7 +64,7 @@ pub fn of(dice: &mut fastrand::Rng) -> Vec<(Duration, Trouble)> {
     let mut often = |dice: &mut fastrand::Rng, hours: f64, make: Make<'_>| {
         let mut at = 0.0;
         loop {
-            at += -dice.f64().max(1e-9).ln() * hours * HOUR;
+            at += -dice.f64().max(1e-9).ln() * hours * CALM * HOUR;
             if at > 71.0 * HOUR {
                 return;
             }
