@@ -15,6 +15,7 @@ pub mod outbox;
 pub mod paired;
 pub mod proof;
 pub mod provider;
+mod revision;
 pub mod rollout;
 pub mod run;
 pub mod sessions;

@@ -104,7 +104,7 @@ mod tests {
     }
 
     fn shown(columns: Columns, width: Option<usize>) -> String {
-        let (all, now) = (rollouts(), "2026-03-01T12:10:00Z".parse().unwrap());
+        let (all, now) = (rollouts(), crate::cli::samples::now());
         render(&all.iter().collect::<Vec<_>>(), columns, now, Paint { colour: false, width }).join("\n")
     }
 

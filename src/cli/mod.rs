@@ -16,6 +16,8 @@ pub mod lint;
 pub mod list_view;
 pub mod plan;
 pub mod run;
+#[cfg(test)]
+mod samples;
 pub mod status_view;
 pub mod table;
 pub mod verbs;

@@ -2,15 +2,13 @@
 //! slow one is taken back, and a process that dies counts no call twice.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use kube::Api;
 use kube::api::ListParams;
-use tokio::sync::Notify;
 use voicerollout::api::run::{RunKind, Verdict};
 use voicerollout::api::status::{GateSummary, Phase};
 use voicerollout::api::{VoiceAnalysisRun, VoiceRolloutStatus};
-use voicerollout::sim::{Fault, Scenario, ScenarioSources, Verb};
+use voicerollout::sim::{Scenario, ScenarioSources};
 
 use crate::cluster::Cluster;
 
@@ -69,21 +67,12 @@ async fn a_release_that_is_as_good_is_promoted_and_a_slow_one_is_taken_back() {
 /// Plays the slow release and kills the operator after its `kill`-th request. Gives the number of requests.
 async fn slow_release(kill: Option<u64>) -> u64 {
     let (mut cluster, sources) = deployed(true).await;
-    let (count, crashed) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
-    let (counter, bell) = (count.clone(), crashed.clone());
-    cluster.server.intercept(move |request| {
-        if &*request.user != "operator" || request.verb == Verb::Watch {
-            return Fault::None;
-        }
-        let bell = bell.clone();
-        let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
-        if Some(number) == kill { Fault::CrashAfter(Arc::new(move || bell.notify_one())) } else { Fault::None }
-    });
+    let killed = cluster.kill_after(kill);
     cluster.set_image("voice-agent", "ghcr.io/acme/voice-agent:v3").await;
     let ended = |s: &VoiceRolloutStatus| s.phase == Phase::Degraded;
     let end = tokio::select! {
         status = cluster.wait("voice-agent", "taken back", ended) => Some(status),
-        () = crashed.notified() => None,
+        () = killed.struck() => None,
     };
     let end = match end {
         Some(end) => end,
@@ -106,7 +95,7 @@ async fn slow_release(kill: Option<u64>) -> u64 {
     }
     let asked = sources.measured();
     assert!(asked.values().all(|m| m.times <= 2), "killed after request {kill:?}: a key was asked for again and again");
-    count.load(Ordering::SeqCst)
+    killed.requests()
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,15 +1,10 @@
 //! The operator's process ends after every single API request of a release: the end is the same, and no measurement is
 //! started under two keys.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use tokio::sync::Notify;
 use voicerollout::api::VoiceAnalysisRun;
 use voicerollout::api::status::Phase;
-use voicerollout::sim::{Fault, Verb};
 
 use crate::cluster::script::{Script, good, judged};
 use crate::cluster::{Cluster, GATES, deployed_from};
@@ -36,20 +31,11 @@ async fn play(script: &Script, manifests: &str, kill: Option<u64>) -> (End, u64)
     let mut cluster = deployed_from(script, manifests).await;
     let explained = manifests.contains("explainAborts");
     let first = cluster.status("agent").await.stable_revision;
-    let (count, crashed) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
-    let (counter, bell) = (count.clone(), crashed.clone());
-    cluster.server.intercept(move |request| {
-        if &*request.user != "operator" || request.verb == Verb::Watch {
-            return Fault::None;
-        }
-        let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
-        let bell = bell.clone();
-        if Some(number) == kill { Fault::CrashAfter(Arc::new(move || bell.notify_one())) } else { Fault::None }
-    });
+    let killed = cluster.kill_after(kill);
     cluster.set_image("agent", "agent:v2").await;
     let status = tokio::select! {
         status = end(&cluster, explained) => status,
-        () = crashed.notified() => {
+        () = killed.struck() => {
             cluster.restart_operator().await;
             end(&cluster, explained).await
         }
@@ -64,7 +50,7 @@ async fn play(script: &Script, manifests: &str, kill: Option<u64>) -> (End, u64)
         explanation: status.abort.and_then(|a| a.explanation),
         charged: charged(&cluster).await,
     };
-    (end, count.load(Ordering::SeqCst))
+    (end, killed.requests())
 }
 
 /// Waits for the end of the release; with `explained` an abort is not the end before a judge has spoken.

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 use voicerollout::api::VoiceRolloutStatus;
 use voicerollout::api::common::MARK_ANNOTATION;
 use voicerollout::api::status::{Phase, Role};
-use voicerollout::sim::world::{Callers, WorldConfig};
+use voicerollout::sim::world::WorldConfig;
 
-use crate::cluster::script::Script;
+use crate::cluster::calls::{self, callers, cut, draining, told_cut};
 use crate::cluster::{AGENT, Cluster};
 
 /// Reads live calls as a LiveKit worker tells them.
@@ -24,29 +24,8 @@ fn agent(drain: &str) -> String {
     format!("{head}{SESSIONS}  drain: {drain}\n  steps:{steps}")
 }
 
-fn callers(every: u64, shortest: u64, longest: u64) -> WorldConfig {
-    let seconds = Duration::from_secs;
-    let callers = Callers { every: seconds(every), shortest: seconds(shortest), longest: seconds(longest), ..Callers::default() };
-    WorldConfig { callers: Some(callers), ..WorldConfig::default() }
-}
-
 async fn deployed(drain: &str, config: WorldConfig) -> Cluster {
-    let cluster = Cluster::start_with(&Script::good(), config).await;
-    cluster.apply(&agent(drain)).await;
-    cluster.wait_phase("agent", Phase::Healthy).await;
-    cluster
-}
-
-fn cut(cluster: &Cluster) -> u64 {
-    cluster.world.calls().values().map(|c| c.cut).sum()
-}
-
-fn told_cut(status: &VoiceRolloutStatus) -> i64 {
-    status.revisions.iter().map(|r| r.calls_cut).sum()
-}
-
-fn draining(status: &VoiceRolloutStatus) -> usize {
-    status.revisions.iter().filter(|r| r.role == Role::Draining).count()
+    calls::deployed(&agent(drain), config).await
 }
 
 async fn promoted(cluster: &Cluster, image: &str) -> VoiceRolloutStatus {

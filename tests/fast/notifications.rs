@@ -1,18 +1,14 @@
 //! People are told what became of releases: in order, again after a failure, once, and whenever the operator is killed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kube::Api;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
 use voicerollout::api::VoiceRolloutOutbox;
 use voicerollout::api::outbox::Outcome;
 use voicerollout::api::status::Phase;
 use voicerollout::core::notify::Defaults;
-use voicerollout::sim::{Fault, Verb};
 use voicerollout::sources::Progress;
 
 use crate::cluster::mailbox::{Letter, status};
@@ -157,23 +153,14 @@ async fn play(kill: Option<u64>, deadly: Option<usize>) -> (Told, u64) {
     let mut cluster = deployed_from(&slow(), &told(&json!([events(), slack()]))).await;
     mail(&cluster, "first version", |l| l.len() == 4).await;
     sent(&cluster).await;
-    let (count, crashed) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
-    let (counter, bell) = (count.clone(), crashed.clone());
-    cluster.server.intercept(move |request| {
-        if &*request.user != "operator" || request.verb == Verb::Watch {
-            return Fault::None;
-        }
-        let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
-        let bell = bell.clone();
-        if Some(number) == kill { Fault::CrashAfter(Arc::new(move || bell.notify_one())) } else { Fault::None }
-    });
+    let killed = cluster.kill_after(kill);
     if let Some(deadly) = deadly {
-        cluster.mail.crash_at(4 + deadly, crashed.clone());
+        cluster.mail.crash_at(4 + deadly, killed.bell.clone());
     }
     cluster.set_image("agent", "agent:v2").await;
     tokio::select! {
         () = done(&cluster) => {}
-        () = crashed.notified() => {
+        () = killed.struck() => {
             cluster.restart_operator().await;
             done(&cluster).await;
         }
@@ -191,7 +178,7 @@ async fn play(kill: Option<u64>, deadly: Option<usize>) -> (Told, u64) {
     let again: usize = by_id.values().map(|n| n - 1).sum();
     assert!(again <= 1, "killed once, {again} repeated: {by_id:?}");
     let unknown = outbox(&cluster).await.spec.history.iter().filter(|h| h.outcome == Outcome::Unknown).count();
-    (Told { events, slack: (of(&letters, SLACK).len(), unknown) }, count.load(Ordering::SeqCst))
+    (Told { events, slack: (of(&letters, SLACK).len(), unknown) }, killed.requests())
 }
 
 async fn done(cluster: &Cluster) {

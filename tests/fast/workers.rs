@@ -1,22 +1,18 @@
 //! Workers that pull their jobs, in virtual time: calls are dispatched over those that run, as LiveKit does, and a worker
 //! that is told to end goes on with those it has.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kube::Api;
 use kube::api::PostParams;
 use serde_json::json;
-use tokio::sync::Notify;
-use voicerollout::api::status::{Phase, Role};
+use voicerollout::api::status::Phase;
 use voicerollout::api::{VoiceRollout, VoiceRolloutStatus};
-use voicerollout::sim::world::{Callers, WorldConfig};
-use voicerollout::sim::{Fault, Verb};
+use voicerollout::sim::world::WorldConfig;
 
 use crate::binomial::likely;
 use crate::cluster::Cluster;
-use crate::cluster::script::Script;
+use crate::cluster::calls::{callers, cut, deployed, draining, told_cut};
 
 /// Nothing but workers: no Service, no route.
 const WORKERS: &str = r#"
@@ -40,31 +36,6 @@ spec:
     - pause: {duration: 5m}
     - setWeight: 100
 "#;
-
-fn callers(every: u64, shortest: u64, longest: u64) -> WorldConfig {
-    let seconds = Duration::from_secs;
-    let callers = Callers { every: seconds(every), shortest: seconds(shortest), longest: seconds(longest), ..Callers::default() };
-    WorldConfig { callers: Some(callers), ..WorldConfig::default() }
-}
-
-async fn deployed(manifest: &str, config: WorldConfig) -> Cluster {
-    let cluster = Cluster::start_with(&Script::good(), config).await;
-    cluster.apply(manifest).await;
-    cluster.wait_phase("agent", Phase::Healthy).await;
-    cluster
-}
-
-fn cut(cluster: &Cluster) -> u64 {
-    cluster.world.calls().values().map(|c| c.cut).sum()
-}
-
-fn told_cut(status: &VoiceRolloutStatus) -> i64 {
-    status.revisions.iter().map(|r| r.calls_cut).sum()
-}
-
-fn draining(status: &VoiceRolloutStatus) -> usize {
-    status.revisions.iter().filter(|r| r.role == Role::Draining).count()
-}
 
 fn started(cluster: &Cluster, revision: &str) -> u64 {
     cluster.world.calls().get(revision).map_or(0, |c| c.started)
@@ -145,26 +116,17 @@ async fn abort(kill: Option<u64>) -> (Vec<i32>, u64) {
     let mut cluster = deployed(WORKERS, WorldConfig::default()).await;
     cluster.set_image("agent", "agent:v2").await;
     cluster.wait("agent", "half", |s| s.weights.applied == 50).await;
-    let (count, crashed) = (Arc::new(AtomicU64::new(0)), Arc::new(Notify::new()));
-    let (counter, bell) = (count.clone(), crashed.clone());
-    cluster.server.intercept(move |request| {
-        if &*request.user != "operator" || request.verb == Verb::Watch {
-            return Fault::None;
-        }
-        let bell = bell.clone();
-        let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
-        if Some(number) == kill { Fault::CrashAfter(Arc::new(move || bell.notify_one())) } else { Fault::None }
-    });
+    let killed = cluster.kill_after(kill);
     cluster.act("agent", "abort").await;
     let end = |s: &VoiceRolloutStatus| s.phase == Phase::Degraded && draining(s) == 0;
     let status = tokio::select! {
         status = cluster.wait("agent", "aborted", end) => status,
-        () = crashed.notified() => {
+        () = killed.struck() => {
             cluster.restart_operator().await;
             cluster.wait("agent", "aborted", end).await
         }
     };
-    (status.revisions.iter().map(|r| r.replicas).collect(), count.load(Ordering::SeqCst))
+    (status.revisions.iter().map(|r| r.replicas).collect(), killed.requests())
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::cli::samples::now;
 
 fn status() -> VoiceRolloutStatus {
     serde_json::from_value(json!({
@@ -30,10 +31,6 @@ fn sets() -> BTreeMap<String, ReplicaSet> {
     [("6d5f8c", "ghcr.io/acme/voice-agent:v7"), ("5b7c9d", "ghcr.io/acme/voice-agent:v6"), ("bb02", "ghcr.io/acme/voice-agent:v5")]
         .map(|(hash, image)| set(hash, image))
         .into()
-}
-
-fn now() -> Timestamp {
-    "2026-03-01T12:10:00Z".parse().unwrap()
 }
 
 #[test]

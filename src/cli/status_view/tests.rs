@@ -1,21 +1,7 @@
 use serde_json::json;
 
 use super::*;
-
-fn now() -> Timestamp {
-    "2026-03-01T12:10:00Z".parse().unwrap()
-}
-
-/// The rollout of `examples/voice-agent.yaml` with this status.
-fn rollout(status: serde_json::Value) -> VoiceRollout {
-    let text = include_str!("../../../examples/voice-agent.yaml");
-    let first = serde_yaml::Deserializer::from_str(text).next().unwrap();
-    let mut object: serde_json::Value = serde::Deserialize::deserialize(first).unwrap();
-    object["metadata"]["namespace"] = json!("voice");
-    object["metadata"]["generation"] = json!(4);
-    object["status"] = status;
-    serde_json::from_value(object).unwrap()
-}
+use crate::cli::samples::{now, rollout};
 
 fn shown(rollout: &VoiceRollout) -> String {
     render(rollout, &[], now(), Paint::default())

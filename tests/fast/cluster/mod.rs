@@ -29,7 +29,9 @@ use voicerollout::sources::calls::CallCounter;
 use voicerollout::sources::secrets::SecretReader;
 use voicerollout::sources::{Source, SourceError};
 
+pub mod calls;
 pub mod gauges;
+pub mod kill;
 pub mod mailbox;
 pub mod replicas;
 pub mod script;

@@ -4,6 +4,7 @@ mod cluster;
 mod events;
 mod explanations;
 mod pods;
+mod pods_invariants;
 mod specs;
 mod world;
 
