@@ -37,8 +37,15 @@ pub fn cost(mark: Mark) -> i64 {
 pub enum Quiet {
     /// All of them, since then: their revision is out of traffic.
     All(Timestamp),
-    /// Those that were taken out of traffic, each this long after.
-    Out(Duration),
+    /// Those that were taken out of traffic, each for itself.
+    Out {
+        /// How long after that calls may still be on their way.
+        spread: Duration,
+        /// `drain.maxDrain`, from that on.
+        longest: Duration,
+        /// Until then nobody is chosen whose calls are not known yet: at rest they are read now and then only.
+        choose_by: Timestamp,
+    },
 }
 
 /// A ReplicaSet that has more pods than it should.
@@ -56,7 +63,7 @@ pub struct Shrink<'a> {
     pub quiet: Quiet,
     /// No pod goes before.
     pub earliest: Timestamp,
-    /// `drain.maxDrain` has passed then.
+    /// `drain.maxDrain` has passed then; not for pods that are out of traffic by themselves.
     pub deadline: Timestamp,
     /// Length of idleness after which a pod may go.
     pub zero_for: Duration,
@@ -75,6 +82,8 @@ pub struct Shrunk {
     pub marks: Vec<Marked>,
     /// The deadline has passed with pods that may carry calls.
     pub overdue: bool,
+    /// Names of those pods.
+    pub late: Vec<String>,
     /// When time alone changes the answer.
     pub wake_at: Option<Timestamp>,
 }
@@ -95,25 +104,29 @@ impl Shrink<'_> {
     pub fn decide(&self) -> Shrunk {
         if self.set.wanted <= self.floor {
             // Its pods are on their way.
-            return Shrunk { replicas: self.set.wanted, marks: Vec::new(), overdue: false, wake_at: None };
+            return Shrunk { replicas: self.set.wanted, marks: Vec::new(), overdue: false, late: Vec::new(), wake_at: None };
         }
         let (leaving, kept) = self.parted();
         let marks = leaving.iter().map(|p| self.marked(p, true)).chain(kept.iter().map(|p| self.marked(p, false)));
-        let (idle, busy): (Vec<&PodSeen>, Vec<&PodSeen>) = leaving.iter().partition(|p| self.mark(p) == Mark::Idle);
-        let late = self.now >= self.deadline;
+        let talks = |p: &&&PodSeen| self.is_late(p) && (self.mark(p) != Mark::Idle || !self.counted);
+        let late: Vec<String> = leaving.iter().filter(talks).map(|p| p.name.clone()).collect();
+        let past = matches!(self.quiet, Quiet::All(_)) && self.now >= self.deadline;
         let mut answer = Shrunk {
             replicas: self.set.wanted,
             marks: marks.collect(),
-            overdue: late && (!busy.is_empty() || !self.counted),
-            wake_at: None,
+            overdue: !late.is_empty() || (past && !self.counted),
+            late,
+            wake_at: self.wake_at(&leaving),
         };
-        let may_end = late && self.on_deadline == OnMaxDrain::Terminate;
-        if may_end && self.now >= self.earliest && told_apart(&leaving, &kept) {
-            answer.replicas = self.floor;
-        } else if self.now >= self.earliest && self.counted {
-            answer.replicas = self.without_idle(&idle, &busy, &kept);
+        if self.now < self.earliest {
+            return answer;
         }
-        answer.wake_at = self.wake_at(&leaving);
+        let (gone, stay): (Vec<&PodSeen>, Vec<&PodSeen>) = leaving.iter().partition(|p| self.may_go(p));
+        if past && self.on_deadline == OnMaxDrain::Terminate {
+            answer.replicas = self.floor;
+        } else if self.counted {
+            answer.replicas = self.without(&gone, &stay, &kept);
+        }
         answer
     }
 
@@ -121,22 +134,46 @@ impl Shrink<'_> {
     /// changed for others without need.
     fn parted(&self) -> (Vec<&PodSeen>, Vec<&PodSeen>) {
         let mut living: Vec<&PodSeen> = self.pods.iter().copied().filter(|p| !p.ending).collect();
-        if matches!(self.quiet, Quiet::All(_)) {
-            return (living, Vec::new());
-        }
+        let Quiet::Out { choose_by, .. } = self.quiet else { return (living, Vec::new()) };
         let calls = |p: &PodSeen| p.calls.unwrap_or(u64::MAX);
         living.sort_by_key(|p| (p.ready, p.out.is_none(), calls(p), p.idle_since, p.name.clone()));
-        let surplus = usize::try_from(self.set.wanted.saturating_sub(self.floor)).unwrap_or(0);
-        let kept = living.split_off(surplus.min(living.len()));
+        // Of the pods that there are: one that is missing needs nobody's place.
+        let mut surplus = living.len().saturating_sub(usize::try_from(self.floor).unwrap_or(0));
+        if self.now < choose_by && living.iter().any(|p| p.ready && p.calls.is_none()) {
+            surplus = surplus.min(living.iter().filter(|p| !p.ready || p.out.is_some()).count());
+        }
+        let kept = living.split_off(surplus);
         (living, kept)
+    }
+
+    /// `drain.maxDrain` has passed for this pod.
+    fn is_late(&self, pod: &PodSeen) -> bool {
+        match self.quiet {
+            Quiet::All(_) => self.now >= self.deadline,
+            Quiet::Out { longest, .. } => pod.out.is_some_and(|at| self.now >= later(at, longest)),
+        }
+    }
+
+    /// Nothing is lost with it, or it has had its time.
+    fn may_go(&self, pod: &PodSeen) -> bool {
+        let idle = self.mark(pod) == Mark::Idle;
+        match self.quiet {
+            Quiet::All(_) => idle,
+            Quiet::Out { .. } => pod.out.is_some() && (idle || (self.is_late(pod) && self.on_deadline == OnMaxDrain::Terminate)),
+        }
     }
 
     fn marked(&self, pod: &PodSeen, leaves: bool) -> Marked {
         let out = match self.quiet {
             Quiet::All(_) => pod.out.is_some(),
-            Quiet::Out(_) => leaves,
+            Quiet::Out { .. } => leaves,
         };
-        Marked { name: pod.name.clone(), mark: if leaves { self.mark(pod) } else { Mark::Kept }, out }
+        let mark = match leaves {
+            false => Mark::Kept,
+            true if self.may_go(pod) => Mark::Idle,
+            true => self.mark(pod),
+        };
+        Marked { name: pod.name.clone(), mark, out }
     }
 
     /// Idle is a pod when every reading of `zero_for` has found no call, since none could come any more.
@@ -152,14 +189,15 @@ impl Shrink<'_> {
     fn idle_at(&self, pod: &PodSeen) -> Option<Timestamp> {
         let quiet_since = match self.quiet {
             Quiet::All(at) => at,
-            Quiet::Out(spread) => later(pod.out?, spread),
+            Quiet::Out { spread, .. } => later(pod.out?, spread),
         };
         pod.idle_since.map(|since| later(since.max(quiet_since), self.zero_for))
     }
 
-    fn without_idle(&self, idle: &[&PodSeen], busy: &[&PodSeen], kept: &[&PodSeen]) -> i32 {
+    /// The size at which the ReplicaSet gives up `gone`, or a part of them, and nobody else.
+    fn without(&self, gone: &[&PodSeen], busy: &[&PodSeen], kept: &[&PodSeen]) -> i32 {
         let count = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
-        let all = count(idle.len() + busy.len() + kept.len());
+        let all = count(gone.len() + busy.len() + kept.len());
         // Pods that the cache does not show yet may carry calls.
         let all_seen = self.set.current && all >= self.set.exist;
         if !all_seen {
@@ -169,14 +207,20 @@ impl Shrink<'_> {
             return 0;
         }
         let stay: Vec<&PodSeen> = busy.iter().chain(kept).copied().collect();
-        let settled = all == self.set.wanted && idle.iter().chain(&stay).all(|p| p.ready);
-        if settled && told_apart(idle, &stay) { count(stay.len()).max(self.floor) } else { self.set.wanted }
+        // One that may go and is not ready goes first in any case.
+        let settled = all == self.set.wanted && stay.iter().all(|p| p.ready);
+        if settled && told_apart(gone, &stay) { count(stay.len()).max(self.floor) } else { self.set.wanted }
     }
 
     fn wake_at(&self, leaving: &[&PodSeen]) -> Option<Timestamp> {
         let ripe = leaving.iter().filter_map(|p| self.idle_at(p));
-        let times = ripe.chain([self.earliest, self.deadline]);
-        times.filter(|t| *t > self.now).min()
+        let (common, late): (Vec<Timestamp>, Vec<Timestamp>) = match self.quiet {
+            Quiet::All(_) => (vec![self.earliest, self.deadline], Vec::new()),
+            Quiet::Out { longest, choose_by, .. } => {
+                (vec![choose_by], leaving.iter().filter_map(|p| Some(later(p.out?, longest))).collect())
+            }
+        };
+        ripe.chain(common).chain(late).filter(|t| *t > self.now).min()
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
@@ -28,7 +27,7 @@ pub async fn mark_pod(hands: &Hands<'_>, name: &str, mark: Option<Mark>, out: bo
     let namespace = hands.namespace();
     let template = hands.rollout.spec.template.metadata.as_ref().and_then(|m| m.annotations.clone()).unwrap_or_default();
     let mut annotations = annotations(mark, &template);
-    let since = hands.stores.pods.get(&namespace, name).and_then(|p| p.out).filter(|at| out && *at < Timestamp::MAX);
+    let since = hands.stores.pods.get(&namespace, name).filter(|p| out && !p.serving).and_then(|p| p.out_since);
     annotations.insert(OUT_ANNOTATION.into(), json!(out.then(|| since.unwrap_or_else(|| hands.clock.now()))));
     let serving = if out { "false" } else { "true" };
     let patch = Patch::Merge(json!({"metadata": {"annotations": annotations, "labels": {SERVING_LABEL: serving}}}));

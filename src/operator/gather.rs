@@ -44,7 +44,7 @@ fn replica_sets(stores: &Stores, rollout: &VoiceRollout, namespace: &str) -> Vec
     let workers = rollout.spec.traffic.replicas.is_some();
     for (_, pod) in stores.pods_of(namespace, &rollout.name_any()) {
         let Some(set) = sets.iter_mut().find(|s| *s.name == *pod.set) else { continue };
-        set.out += i32::from(pod.out.is_some() && pod.ready && !pod.facts.ending);
+        set.out += i32::from(pod.out(set.labelled).is_some() && pod.ready && !pod.facts.ending);
         set.ending += i32::from(workers && !pod.over && (pod.facts.ending || set.wanted == 0));
     }
     sets

@@ -120,10 +120,11 @@ pub fn pods(
     let known = all.get(&id);
     let since = sessions.map_or(now, |s| oldest(s, now));
     let there = stores.pods_of(&id.namespace, &id.name);
-    let ours = there.iter().filter(|(_, pod)| sets.iter().any(|s| *s.name == *pod.set));
+    let labelled = |pod: &PodKept| sets.iter().find(|s| *s.name == *pod.set).map(|s| s.labelled);
+    let ours = there.iter().filter_map(|(id, pod)| Some((id, pod, pod.out(labelled(pod)?))));
     // Marks of a time when calls were counted are taken off.
-    let ours = ours.filter(|(_, pod)| sessions.is_some() || pod.mark.is_some() || pod.out.is_some());
-    let seen = ours.map(|(pod_id, pod)| {
+    let ours = ours.filter(|(_, pod, out)| sessions.is_some() || pod.mark.is_some() || out.is_some());
+    let seen = ours.map(|(pod_id, pod, out)| {
         let ledger = known.and_then(|p| p.ledgers.get(&*pod_id.name)).map(|t| &t.ledger).filter(|l| l.uid == *pod.uid);
         PodSeen {
             name: pod_id.name.to_string(),
@@ -136,7 +137,7 @@ pub fn pods(
             unread: ledger.and_then(|l| l.problem()).map(String::from),
             cost: pod.cost,
             mark: pod.mark,
-            out: pod.out,
+            out,
         }
     });
     let seen = seen.collect();

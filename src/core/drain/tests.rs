@@ -121,11 +121,16 @@ fn without_a_count_all_stay_until_the_deadline() {
     assert_eq!(case.at(3600).replicas, 0);
 }
 
+/// Pods are taken out of traffic one by one, and anybody may be chosen from `choose_by` on.
+fn out_of_traffic(choose_by: i64) -> Quiet {
+    Quiet::Out { spread: Duration::from_secs(5), longest: Duration::from_secs(3600), choose_by: at(choose_by) }
+}
+
 /// A revision in traffic with pods that carry these calls, ready, not marked.
 fn busy_stable(calls: &[u64], floor: i32) -> Case {
     let names = ["a", "b", "c", "d"];
     let pods: Vec<PodSeen> = calls.iter().zip(names).map(|(n, name)| PodSeen { cost: 0, ..pod(name, Some(*n), 0) }).collect();
-    Case { floor, quiet: Quiet::Out(Duration::from_secs(5)), ..case(pods) }
+    Case { floor, quiet: out_of_traffic(0), ..case(pods) }
 }
 
 /// Writes the marks at a time, as they will be read back.
@@ -176,14 +181,54 @@ fn a_pod_out_of_traffic_stays_so_though_others_have_fewer_calls_unless_it_is_nee
 }
 
 #[test]
-fn at_the_deadline_a_revision_in_traffic_gives_up_those_that_are_out_of_it() {
-    let mut case = busy_stable(&[3, 1], 1);
-    assert_eq!((case.at(3600).replicas, case.at(3600).overdue), (2, true), "they are not told apart yet");
-    let marked = case.at(3600);
-    write(&mut case, 3600, &marked);
-    assert_eq!(case.at(3600).replicas, 1);
+fn every_pod_has_its_own_deadline_from_when_it_was_taken_out() {
+    let mut case = busy_stable(&[3, 1, 2], 2);
+    let first = case.at(100);
+    write(&mut case, 100, &first);
+    case.floor = 1;
+    let second = case.at(3600);
+    write(&mut case, 3600, &second);
+    assert_eq!((case.at(3699).replicas, out(&case.at(3699))), (3, vec!["b", "c"]));
+    let late = case.at(3700);
+    assert_eq!((late.replicas, late.overdue, late.late.clone()), (3, true, vec!["b".to_string()]), "they are not told apart yet");
+    write(&mut case, 3700, &late);
+    assert_eq!(case.at(3700).replicas, 2, "c has talked for 100 s since it was taken out");
     case.on_deadline = OnMaxDrain::Keep;
-    assert_eq!(case.at(9999).replicas, 2);
+    let kept = case.at(9999);
+    write(&mut case, 9999, &kept);
+    assert_eq!((case.at(9999).replicas, case.at(9999).overdue), (3, true));
+}
+
+#[test]
+fn a_pod_that_is_missing_takes_nobody_elses_place_in_traffic() {
+    let mut case = busy_stable(&[3, 1], 1);
+    let first = case.at(100);
+    write(&mut case, 100, &first);
+    case.pods.remove(1);
+    assert_eq!((out(&case.at(200)), case.at(200).replicas), (Vec::<&str>::new(), 2), "a is the only one that there is");
+}
+
+#[test]
+fn pods_that_are_out_stay_out_while_a_smaller_size_takes_effect() {
+    let mut case = busy_stable(&[3, 0, 1, 2], 2);
+    let first = case.at(100);
+    write(&mut case, 100, &first);
+    case.set = ReplicaSetSeen { wanted: 3, current: false, ..set(4) };
+    assert_eq!(out(&case.at(136)), ["b", "c"], "the one that goes is still there");
+}
+
+#[test]
+fn nobody_is_chosen_before_calls_are_known_for_a_while() {
+    let mut case = busy_stable(&[3, 0], 1);
+    case.quiet = out_of_traffic(130);
+    for pod in &mut case.pods {
+        (pod.calls, pod.idle_since) = (None, None);
+    }
+    assert_eq!((out(&case.at(100)), case.at(100).wake_at), (Vec::<&str>::new(), Some(at(130))));
+    assert_eq!(out(&case.at(130)), ["a"], "they cannot be read");
+    case.pods[0].calls = Some(3);
+    (case.pods[1].calls, case.pods[1].idle_since) = (Some(0), Some(at(101)));
+    assert_eq!(out(&case.at(101)), ["b"]);
 }
 
 #[test]

@@ -48,7 +48,9 @@ impl Machine<'_> {
             let since = revision.shrinking_since.get_or_insert(now).clone();
             // Workers that pull their jobs cannot be taken out of traffic.
             let apart = set.labelled && !self.plan.by_workers;
-            let quiet = if apart { Quiet::Out(self.plan.propagation) } else { Quiet::All(since.0) };
+            let out =
+                Quiet::Out { spread: self.plan.propagation, longest: self.plan.max_drain, choose_by: after(&since, self.plan.zero_for) };
+            let quiet = if apart { out } else { Quiet::All(since.0) };
             (quiet, since.0, after(&since, self.plan.max_drain))
         } else {
             let Some(retired) = revision.retired_at.clone() else { return set.wanted };
@@ -102,17 +104,17 @@ impl Machine<'_> {
             return;
         }
         revision.overdue = true;
-        let pods = pods_of(self.seen, &set.hash);
-        let talking: u64 = pods.iter().filter_map(|p| p.calls).sum();
-        let unknown = pods.iter().filter(|p| !p.ending && !p.never_ran && p.calls.is_none()).count();
+        let late: Vec<&PodSeen> = pods_of(self.seen, &set.hash).into_iter().filter(|p| answer.late.contains(&p.name)).collect();
+        let talking: u64 = late.iter().filter_map(|p| p.calls).sum();
+        let unknown = late.iter().filter(|p| p.calls.is_none()).count();
         let what = match (self.plan.counted, unknown) {
             (false, _) => format!("{} pods whose calls are not counted", set.wanted),
             (true, 0) => format!("{talking} live calls"),
             (true, n) => format!("{talking} live calls, and {n} pods whose calls are not known"),
         };
         let then = match self.plan.on_max_drain {
-            OnMaxDrain::Terminate => "its pods end now",
-            OnMaxDrain::Keep => "its pods stay until they are idle",
+            OnMaxDrain::Terminate => "the pods end now",
+            OnMaxDrain::Keep => "the pods stay until they are idle",
         };
         let span = self.plan.max_drain.as_secs();
         self.record("DrainOverdue", format!("revision {} has {what} after drain.maxDrain ({span} s): {then}", set.hash), None, true);

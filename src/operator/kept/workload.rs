@@ -88,8 +88,10 @@ pub struct PodKept {
     pub cost: i64,
     /// What we have written on it.
     pub mark: Option<Mark>,
-    /// Since when it is out of traffic; the far future where that was not written down.
-    pub out: Option<Timestamp>,
+    /// Its label says that it gets new calls.
+    pub serving: bool,
+    /// Since when it is out of traffic, as was written down.
+    pub out_since: Option<Timestamp>,
     /// The proxy that was injected into it.
     pub sidecar: Sidecar,
 }
@@ -123,10 +125,18 @@ impl PodKept {
             },
             cost: annotation(COST_ANNOTATION).and_then(|c| c.parse().ok()).unwrap_or(0),
             mark: annotation(MARK_ANNOTATION).map(mark_of),
-            out: (pod.labels().get(SERVING_LABEL).is_some_and(|v| v != "true"))
-                .then(|| annotation(OUT_ANNOTATION).and_then(|at| at.parse().ok()).unwrap_or(Timestamp::MAX)),
+            serving: pod.labels().get(SERVING_LABEL).is_some_and(|v| v == "true"),
+            out_since: annotation(OUT_ANNOTATION).and_then(|at| at.parse().ok()),
             sidecar: Sidecar::of_pod(pod.annotations()),
         }
+    }
+}
+
+impl PodKept {
+    /// Since when it is out of traffic although its revision is not, where selectors go by the label (`labelled`); the far
+    /// future where that was not written down.
+    pub fn out(&self, labelled: bool) -> Option<Timestamp> {
+        (labelled && !self.serving).then(|| self.out_since.unwrap_or(Timestamp::MAX))
     }
 }
 

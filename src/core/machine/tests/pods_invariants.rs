@@ -1,6 +1,6 @@
 //! Invariants of pods: stable keeps its own, and those that talk stay.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::invariants::{Check, after, ensure, intents};
 use super::pods::Agent;
@@ -55,19 +55,24 @@ pub(super) fn pods_with_calls_stay(w: &World, pass: &Pass) -> Check {
     Ok(())
 }
 
-/// I6, where live calls are counted: the pods that a ReplicaSet would give up carry none, or it is late enough.
+/// I6, where live calls are counted: the pods that a ReplicaSet would give up carry none, or have had their time. Pods of
+/// stable were taken out of traffic before, each at its own time.
 fn counted_pods_stay(w: &World, pass: &Pass, set: &ReplicaSetSeen, n: i32) -> Check {
-    let last = w.last_traffic.get(&set.hash).copied();
+    let longest = SignedDuration::try_from(pass.plan.max_drain).unwrap() - SignedDuration::from_secs(1);
+    let over = |since: Timestamp| pass.seen.now.duration_since(since) >= longest;
+    let in_traffic = !pass.plan.by_workers && after(pass).stable_revision.as_ref() == Some(&set.hash);
     let revision = after(pass).revisions.iter().find(|r| r.hash == set.hash);
-    let since = revision.and_then(|r| r.shrinking_since.as_ref()).map(|t| t.0).or(last);
-    let waited = since.map_or(SignedDuration::MAX, |t| pass.seen.now.duration_since(t));
-    if waited >= SignedDuration::try_from(pass.plan.max_drain).unwrap() - SignedDuration::from_secs(1) {
+    let since = revision.and_then(|r| r.shrinking_since.as_ref()).map(|t| t.0).or(w.last_traffic.get(&set.hash).copied());
+    if !in_traffic && since.is_none_or(over) {
         return Ok(());
     }
     let mut pods: Vec<_> = w.agents.iter().filter(|a| a.hash == set.hash && a.ending.is_none()).collect();
     pods.sort_by_key(|a| (!a.ready, -a.cost));
-    let in_traffic = !pass.plan.by_workers && after(pass).stable_revision.as_ref() == Some(&set.hash);
-    let wrong = |a: &&&Agent| a.calls > 0 || !a.readable || (in_traffic && a.out.is_none());
+    let wrong = |a: &&&Agent| match (in_traffic, a.out) {
+        (true, None) => true,
+        (true, Some(out)) if over(out) => false,
+        _ => a.calls > 0 || !a.readable,
+    };
     let lost = pods.iter().skip(usize::try_from(n).unwrap_or(0)).find(wrong);
     ensure(lost.is_none(), || format!("I6: {} to {n} would end {lost:?}", set.name))
 }
