@@ -12,6 +12,7 @@ use voicerollout::api::VoiceRolloutStatus;
 use voicerollout::api::common::MARK_ANNOTATION;
 use voicerollout::api::status::{Phase, Role};
 use voicerollout::sim::world::WorldConfig;
+use voicerollout::sources::calls::{CallCounter, CallsQuestion, PodAddress};
 
 use crate::cluster::calls::{self, callers, cut, draining, told_cut};
 use crate::cluster::{AGENT, Cluster};
@@ -57,6 +58,40 @@ async fn no_call_is_cut_by_promotions_aborts_new_versions_smaller_sizes_and_rest
     // It goes with the last pod.
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(cluster.server.peek_all("poddisruptionbudgets", Some("voice")).len(), 0);
+}
+
+/// Pods, and how many calls each carries.
+async fn calls_of_pods(cluster: &Cluster) -> Vec<(String, u64)> {
+    let pods = cluster.server.peek_all("pods", Some("voice"));
+    let names: Vec<String> = pods.iter().map(|p| p["metadata"]["name"].as_str().unwrap_or_default().to_owned()).collect();
+    let question = CallsQuestion {
+        namespace: "voice".into(),
+        rollout: "agent".into(),
+        active: serde_json::from_value(json!({"http": {}})).expect("settings"),
+        pods: names.into_iter().map(|name| PodAddress { name, ip: None }).collect(),
+    };
+    let readings = cluster.world.call_book().count(&question).await;
+    readings.into_iter().map(|(name, calls)| (name, calls.unwrap_or(0))).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stable_at_rest_that_gets_smaller_gives_up_those_that_do_not_talk() {
+    let cluster = deployed("{zeroFor: 10s}", callers(500, 4000, 5000)).await;
+    // Long after the deployment: calls are read now and then only.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let talking = loop {
+        tokio::time::sleep(Duration::from_secs(17)).await;
+        let all = calls_of_pods(&cluster).await;
+        let talking: Vec<String> = all.iter().filter(|(_, calls)| *calls > 0).map(|(name, _)| name.clone()).collect();
+        if talking.len() == 2 {
+            break talking;
+        }
+    };
+    cluster.edit("agent", json!([{"op": "replace", "path": "/spec/replicas", "value": 2}])).await;
+    cluster.wait("agent", "smaller", |s| s.replicas == 2).await;
+    let left: Vec<String> = calls_of_pods(&cluster).await.into_iter().map(|(name, _)| name).collect();
+    assert!(talking.iter().all(|pod| left.contains(pod)), "{talking:?} of {left:?}");
+    assert_eq!(cut(&cluster), 0);
 }
 
 #[tokio::test(start_paused = true)]

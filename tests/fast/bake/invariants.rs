@@ -10,6 +10,8 @@ use voicerollout::sim::world::{Cause, PodEnd};
 use super::Timestamp;
 use super::watchman::{Asked, Watch};
 
+const REVISION: &str = "/metadata/labels/voicerollout.dev~1revision";
+const SERVING: &str = "/metadata/labels/voicerollout.dev~1serving";
 const MINUTE: SignedDuration = SignedDuration::from_secs(60);
 
 fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
@@ -26,6 +28,11 @@ fn time(object: &Value, pointer: &str) -> Option<Timestamp> {
 
 fn there(object: &Value, pointer: &str) -> bool {
     object.pointer(pointer).is_some_and(|v| !v.is_null())
+}
+
+fn ready(pod: &Value) -> bool {
+    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
+    conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
 }
 
 /// Weights of the managed route: stable and canary.
@@ -76,8 +83,11 @@ impl Watch {
     pub(super) fn check_route(&mut self, change: &Written) -> Vec<String> {
         let (Some(old), Some(new)) = (&change.old, &change.new) else { return Vec::new() };
         if old["metadata"]["annotations"] != new["metadata"]["annotations"] {
-            self.edits.push(self.now());
-            self.reverted = None;
+            // One of another field moves no call, and excuses nothing.
+            if weights(old) != weights(new) {
+                self.edits.push(self.now());
+                self.reverted = None;
+            }
             return Vec::new();
         }
         let mut wrong = Vec::new();
@@ -113,11 +123,6 @@ impl Watch {
             return wrong;
         }
         let (b, a) = (&old["status"], &new["status"]);
-        for revision in [b, a].into_iter().flat_map(|s| s["revisions"].as_array().into_iter().flatten()) {
-            if let Some(since) = time(revision, "/shrinkingSince") {
-                self.shrinking.insert(text(revision, "/hash").to_owned(), (since, self.now()));
-            }
-        }
         wrong.extend(self.abort_ends_rightly(b, a));
         wrong.extend(self.steps_pass_on_evidence(new, b, a));
         wrong.extend(stable_has_grounds(b, a));
@@ -198,34 +203,53 @@ impl Watch {
         let Some(new) = &change.new else { return self.check_deleted_set(change) };
         let Some(old) = &change.old else { return Vec::new() };
         let (before, after) = (number(old, "/spec/replicas"), number(new, "/spec/replicas"));
-        let hash = text(new, "/metadata/labels/voicerollout.dev~1revision");
+        let hash = text(new, REVISION);
         if before == after || text(self.rollout(), "/status/stableRevision") != hash {
             return Vec::new();
         }
-        let now = self.now();
-        let lately = self.sizes.iter().rev().take_while(|(at, _)| now.duration_since(*at) < MINUTE).count();
-        let least = self.sizes.iter().rev().take(lately + 1).map(|(_, n)| *n).min().unwrap_or(0);
+        let least = self.least_size();
         if after >= least { Vec::new() } else { vec![format!("I5: stable {hash} from {before} to {after} where {least} are asked for")] }
     }
 
+    /// The least size that was asked for in this minute.
+    fn least_size(&self) -> i64 {
+        let now = self.now();
+        let lately = self.sizes.iter().rev().take_while(|(at, _)| now.duration_since(*at) < MINUTE).count();
+        self.sizes.iter().rev().take(lately + 1).map(|(_, n)| *n).min().unwrap_or(0)
+    }
+
     fn check_deleted_set(&self, change: &Written) -> Vec<String> {
-        let hash = change.old.as_ref().map(|o| text(o, "/metadata/labels/voicerollout.dev~1revision").to_owned()).unwrap_or_default();
+        let hash = change.old.as_ref().map(|o| text(o, REVISION).to_owned()).unwrap_or_default();
         let stable = text(self.rollout(), "/status/stableRevision") == hash;
         if stable { vec![format!("I5: the ReplicaSet of stable {hash} was deleted")] } else { Vec::new() }
     }
 
-    /// What holds at the moment in which a pod is asked to end.
-    pub(super) fn check_pod(&mut self, change: &Written) {
-        let (Some(old), Some(new)) = (&change.old, &change.new) else { return };
-        if there(old, "/metadata/deletionTimestamp") || !there(new, "/metadata/deletionTimestamp") {
-            return;
+    /// I5 As many pods of stable as are asked for get new calls, of those that can.
+    fn check_label(&self, change: &Written, old: &Value, new: &Value) -> Vec<String> {
+        let hash = text(new, REVISION);
+        let taken_out = text(old, SERVING) == "true" && text(new, SERVING) == "false" && ready(new);
+        if !taken_out || text(self.rollout(), "/status/stableRevision") != hash {
+            return Vec::new();
         }
-        let hash = text(new, "/metadata/labels/voicerollout.dev~1revision");
+        let of_stable = || self.all("pods").filter(|(_, pod)| text(pod, REVISION) == hash && !there(pod, "/metadata/deletionTimestamp"));
+        let serving = of_stable().filter(|(name, pod)| *name != change.name && ready(pod) && text(pod, SERVING) == "true").count();
+        let least = usize::try_from(self.least_size()).unwrap_or(0);
+        let enough = serving >= least.min(of_stable().filter(|(_, pod)| ready(pod)).count());
+        if enough { Vec::new() } else { vec![format!("I5: {} goes out of traffic, and {serving} of {least} are left", change.name)] }
+    }
+
+    /// What holds at the moment in which a pod is asked to end; and before, in which it is taken out of traffic.
+    pub(super) fn check_pod(&mut self, change: &Written) -> Vec<String> {
+        let (Some(old), Some(new)) = (&change.old, &change.new) else { return Vec::new() };
+        if there(old, "/metadata/deletionTimestamp") || !there(new, "/metadata/deletionTimestamp") {
+            return self.check_label(change, old, new);
+        }
+        let hash = text(new, REVISION);
         let record = revision(self.rollout(), hash);
         let longest = SignedDuration::try_from(self.settings.max_drain).expect("short");
-        // A ReplicaSet that is small enough is not told as shrinking any more, though its pods are only now asked to end.
-        let shrinking = self.shrinking.get(hash).filter(|(_, said)| self.now().duration_since(*said) < MINUTE);
-        let since = time(record, "/retiredAt").or_else(|| shrinking.map(|(since, _)| *since));
+        // Of a revision in traffic each pod for itself, since it was taken out.
+        let out = (text(new, SERVING) == "false").then(|| time(new, "/metadata/annotations/voicerollout.dev~1out-of-traffic-since"));
+        let since = time(record, "/retiredAt").or(out.flatten());
         // Recorded times are whole seconds.
         let late = since.is_some_and(|at| self.now().duration_since(at) >= longest - SignedDuration::from_secs(1));
         let ran = new["status"]["containerStatuses"].as_array().is_some_and(|all| !all.is_empty());
@@ -235,14 +259,19 @@ impl Watch {
         let asked = Asked {
             late: late && self.settings.on_max_drain == "Terminate",
             unread: deaf && ran,
+            in_traffic: text(self.rollout(), "/status/stableRevision") == hash && text(new, SERVING) == "true",
             record: format!("{record}, pod {} {}", new["metadata"]["labels"], new["metadata"]["annotations"]),
         };
         self.asked.insert(change.name.clone(), asked);
+        Vec::new()
     }
 
     /// I6 A pod with live calls, or whose live calls cannot be read, is not removed before `drain.maxDrain`.
     pub(super) fn check_end(&mut self, end: &PodEnd) -> Vec<String> {
         let asked = self.asked.remove(&end.pod).unwrap_or_default();
+        if end.cause == Cause::Surplus && asked.in_traffic {
+            return vec![format!("I6: {end:?} of stable was not taken out of traffic before: {}", asked.record)];
+        }
         if !matches!(end.cause, Cause::Surplus | Cause::Deleted) || asked.late {
             return Vec::new();
         }

@@ -83,7 +83,7 @@ pub fn of(dice: &mut fastrand::Rng) -> Vec<(Duration, Trouble)> {
         drain.extend((0..rounds).map(|round| (at + 60.0 * round as f64, Trouble::Evict(node))));
         drain
     });
-    often(dice, 4.0, &mut |dice, at| vec![(at, Trouble::Scale(dice.i64(2..=5)))]);
+    often(dice, 4.0, &mut |dice, at| vec![(at, Trouble::Scale(dice.i64(1..=5)))]);
     often(dice, 9.0, &mut |dice, at| {
         let down = if dice.bool() { span(dice, 0.1, 5.0) } else { span(dice, 30.0, 900.0) };
         vec![(at, Trouble::Kill), (at + down, Trouble::Start)]

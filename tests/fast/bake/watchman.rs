@@ -42,8 +42,6 @@ pub struct Watch {
     pub(super) reverted: Option<Timestamp>,
     /// Times between which the operator did not run.
     pub(super) down: Vec<(Timestamp, Option<Timestamp>)>,
-    /// Since when a revision that gets calls has more pods than it should, and when that was last said.
-    pub(super) shrinking: HashMap<String, (Timestamp, Timestamp)>,
     /// Pods that were asked to end, and what would excuse it.
     pub(super) asked: HashMap<String, Asked>,
     /// Ends of pods that are nobody's fault in the operator.
@@ -64,6 +62,8 @@ pub struct Asked {
     pub late: bool,
     /// Its calls could not be read for long enough to be noticed.
     pub unread: bool,
+    /// It was one of stable, and had not been taken out of traffic.
+    pub in_traffic: bool,
     /// What the revision's record said.
     pub record: String,
 }
@@ -99,7 +99,6 @@ impl Watch {
             edits: Vec::new(),
             reverted: None,
             down: Vec::new(),
-            shrinking: HashMap::new(),
             asked: HashMap::new(),
             accidents: Vec::new(),
             may_be_told: BTreeMap::new(),
@@ -225,6 +224,11 @@ impl Watch {
         self.object("voicerollouts", "agent")
     }
 
+    /// All objects of a kind, by name.
+    pub(super) fn all(&self, kind: &'static str) -> impl Iterator<Item = (&str, &Value)> {
+        self.objects.iter().filter(move |((k, _), _)| k == kind).map(|((_, name), object)| (name.as_str(), &**object))
+    }
+
     pub(super) fn object(&self, kind: &str, name: &str) -> &Value {
         static NONE: Value = Value::Null;
         self.objects.get(&(kind.to_owned(), name.to_owned())).map_or(&NONE, |o| o)
@@ -235,10 +239,7 @@ impl Watch {
             "virtualservices" => self.check_route(change),
             "voicerollouts" => self.check_rollout(change),
             "replicasets" => self.check_set(change),
-            "pods" => {
-                self.check_pod(change);
-                Vec::new()
-            }
+            "pods" => self.check_pod(change),
             "voiceanalysisruns" => self.check_run(change),
             _ => Vec::new(),
         }
