@@ -41,6 +41,8 @@ pub const SECRET_USE_VALUE: &str = "gates";
 pub const SECRET_USE_NOTIFICATIONS: &str = "notifications";
 /// VirtualService annotation that lists the namespaces whose rollouts may write its weights.
 pub const ALLOW_FROM_ANNOTATION: &str = "voicerollout.dev/allow-from";
+/// Annotation of a VoiceAnalysisRun: where its spans belong, as W3C Trace Context writes it.
+pub const TRACEPARENT_ANNOTATION: &str = "voicerollout.dev/traceparent";
 /// Finalizer that holds a VoiceRollout until its routes are back at stable 100.
 pub const FINALIZER: &str = "voicerollout.dev/routes";
 /// Field manager of every write.

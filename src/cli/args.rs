@@ -225,6 +225,10 @@ pub struct RunArgs {
     /// File with notifications of every rollout: {link, notifications: [...]}; their Secrets lie in the operator's namespace
     #[arg(long, env = "VOICEROLLOUT_NOTIFICATIONS", value_name = "FILE")]
     pub notifications: Option<PathBuf>,
+    /// Send traces of releases to the OpenTelemetry collector at this address, over OTLP/HTTP; OTEL_EXPORTER_OTLP_HEADERS and
+    /// the other standard variables count, too
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// The chart's admission policy is in force: the name in an action is the caller's own
     #[arg(long, env = "VOICEROLLOUT_ACTIONS_VERIFIED")]
     pub actions_verified: bool,
@@ -240,14 +244,6 @@ pub struct RunArgs {
     /// Logging.
     #[command(flatten)]
     pub log: LogOptions,
-}
-
-impl RunArgs {
-    /// The name of this process in the Lease.
-    pub fn identity(&self) -> String {
-        let host = || std::env::var("HOSTNAME").unwrap_or_else(|_| "voicerollout".into());
-        self.identity.clone().unwrap_or_else(|| format!("{}-{}", host(), std::process::id()))
-    }
 }
 
 /// `crd`

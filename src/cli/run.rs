@@ -3,7 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::BoxFuture;
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
 use tokio::sync::watch;
@@ -25,7 +27,10 @@ use crate::sources::egress::{Allow, Egress};
 use crate::sources::judge::logs::KubeLogs;
 use crate::sources::post::Poster;
 use crate::sources::{Sources, SourcesConfig};
-use crate::telemetry;
+use crate::telemetry::{self, Tracer, TracerError};
+
+/// Longest time that the last spans may take at the end.
+const LAST_SPANS: Duration = Duration::from_secs(3);
 
 /// Runs the operator until it is told to stop.
 ///
@@ -49,6 +54,7 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
     if let Some(message) = lease.problem() {
         return Err(CliError::Connect { what: "--lease-duration, --lease-renew-period".into(), message });
     }
+    let (tracer, sent) = tracer(args.otlp_endpoint.as_deref(), &identity)?;
     let secrets = Arc::new(KubeSecrets::new(client.clone()));
     let logs = Arc::new(KubeLogs::new(client.clone()));
     let settings = SourcesConfig {
@@ -73,6 +79,7 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
         identity,
         lease: Some(lease),
         metrics: Arc::new(metrics.clone()),
+        tracer,
         actions_verified: args.actions_verified,
         ready,
         onlookers: onlookers.unwrap_or_default(),
@@ -95,7 +102,21 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
         () = &mut work => {}
         () = memory::give_back() => {}
     }
+    // What the last passes told; all senders are gone with their controllers.
+    if tokio::time::timeout(LAST_SPANS, sent).await.is_err() {
+        tracing::warn!("spans dropped: the collector does not answer");
+    }
     Ok(())
+}
+
+/// Takes spans, and resolves when the last ones are sent.
+fn tracer(endpoint: Option<&str>, identity: &str) -> Result<(Tracer, BoxFuture<'static, ()>), CliError> {
+    let Some(endpoint) = endpoint.filter(|e| !e.is_empty()) else { return Ok((Tracer::default(), Box::pin(std::future::ready(())))) };
+    let wrong = |e: TracerError| CliError::Connect { what: "set up traces".into(), message: e.to_string() };
+    let (tracer, sending) = Tracer::to_collector(endpoint, identity).map_err(wrong)?;
+    let sending = tokio::spawn(sending);
+    // A panic has been logged, and keeps nobody from ending.
+    Ok((tracer, Box::pin(async move { drop(sending.await) })))
 }
 
 /// A dashboard, and what fills it.

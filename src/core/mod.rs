@@ -17,6 +17,7 @@ pub mod proof;
 pub mod resolve;
 pub mod revision;
 pub mod route;
+pub mod spans;
 pub mod stats;
 pub mod window;
 pub mod workers;

@@ -16,13 +16,14 @@ use super::stores::Stores;
 use super::workload;
 use super::write::{WriteError, write};
 use super::{gather, left};
-use crate::api::common::{FIELD_MANAGER, FINALIZER, REVISION_LABEL, ROLLOUT_LABEL};
+use crate::api::common::{FIELD_MANAGER, FINALIZER, REVISION_LABEL, ROLLOUT_LABEL, TRACEPARENT_ANNOTATION};
 use crate::api::rollout::IstioTraffic;
 use crate::api::status::ManagedRoute;
 use crate::api::{VoiceAnalysisRun, VoiceAnalysisRunSpec, VoiceRollout, VoiceRolloutAction};
 use crate::core::intent::{Arm, Intent};
 use crate::core::managed::split_of;
 use crate::core::route::Direction;
+use crate::core::spans;
 
 /// Why an intent was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -246,11 +247,14 @@ impl Hands<'_> {
     async fn create_run(&self, name: &str, spec: &VoiceAnalysisRunSpec) -> Result<(), ActError> {
         let namespace = self.namespace();
         let labels = [(ROLLOUT_LABEL, self.rollout.name_any()), (REVISION_LABEL, spec.revision.clone())];
+        let status = self.rollout.status.as_ref();
+        let place = status.and_then(|s| spans::parent_of_run(&spec.rollout_uid, s, spec.kind, spec.step));
         let mut run = VoiceAnalysisRun::new(name, spec.clone());
         run.metadata = ObjectMeta {
             name: Some(name.into()),
             namespace: Some(namespace.clone()),
             labels: Some(labels.into_iter().map(|(k, v)| (k.to_string(), v)).collect()),
+            annotations: place.map(|place| [(TRACEPARENT_ANNOTATION.to_string(), place.to_string())].into()),
             owner_references: self.rollout.controller_owner_ref(&()).map(|o| vec![o]),
             ..ObjectMeta::default()
         };

@@ -35,6 +35,7 @@ use crate::core::notify::Defaults;
 use crate::metrics::Metrics;
 use crate::notify::Messenger;
 use crate::sources::calls::CallCounter;
+use crate::telemetry::Tracer;
 
 /// Passes at the same time: no limit. [`reconcile`] has its own, so that a revert need not wait for other passes.
 const CONCURRENCY: u16 = 0;
@@ -55,6 +56,8 @@ pub struct Settings {
     pub clock: Clock,
     /// Figures for Prometheus.
     pub metrics: Arc<Metrics>,
+    /// Takes what traces show.
+    pub tracer: Tracer,
     /// Name of this process in events.
     pub identity: String,
     /// The chart's admission policy vouches for `requestedBy`.
@@ -145,6 +148,7 @@ pub async fn run(settings: Settings, stop: impl Future<Output = ()> + Send + Syn
         leadership: settings.leadership,
         clock: settings.clock,
         metrics: settings.metrics,
+        tracer: settings.tracer,
         actions_verified: settings.actions_verified,
         turns: Semaphore::new(TURNS),
         urgency: Urgency::default(),

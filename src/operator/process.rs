@@ -22,7 +22,7 @@ use crate::server::{self, App};
 use crate::sources::Source;
 use crate::sources::calls::CallCounter;
 use crate::sources::secrets::SecretReader;
-use crate::telemetry::LogHandle;
+use crate::telemetry::{LogHandle, Tracer};
 
 /// Longest time that passes under way get to finish at shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(20);
@@ -53,6 +53,8 @@ pub struct Operator {
     pub notifications: Defaults,
     /// Figures for Prometheus.
     pub metrics: Arc<Metrics>,
+    /// Takes what traces show.
+    pub tracer: Tracer,
     /// The chart's admission policy vouches for `requestedBy`.
     pub actions_verified: bool,
     /// Becomes true when every cache is filled.
@@ -89,6 +91,7 @@ impl Operator {
             leadership: leadership.clone(),
             clock: self.clock.clone(),
             metrics: self.metrics.clone(),
+            tracer: self.tracer.clone(),
             identity: self.identity,
             actions_verified: self.actions_verified,
             calls: self.calls,
@@ -104,6 +107,7 @@ impl Operator {
             secrets: self.secrets,
             operator_namespace: self.own_namespace,
             metrics: self.metrics,
+            tracer: self.tracer,
         });
         // Tasks of their own, so that neither waits for the other's work. They end when this future does.
         let mut controllers = JoinSet::new();

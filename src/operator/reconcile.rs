@@ -30,6 +30,7 @@ use crate::core::intent::{EventNote, Intent};
 use crate::core::machine::{Decision, decide};
 use crate::core::plan::Plan;
 use crate::metrics::Metrics;
+use crate::telemetry::Tracer;
 
 /// Longest note that the events API takes, in bytes.
 const MAX_NOTE: usize = 1024;
@@ -56,6 +57,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// Figures for Prometheus.
     pub metrics: Arc<Metrics>,
+    /// Takes what traces show.
+    pub tracer: Tracer,
     /// The chart's admission policy vouches for `requestedBy`.
     pub actions_verified: bool,
     /// Leave to persist and act: [`TURNS`] of them.
@@ -200,7 +203,7 @@ impl Context {
     }
 
     /// Persists, acts and tells, after the urgent intents.
-    async fn carry_on(&self, rollout: &VoiceRollout, decision: Decision, urgent: Result<(), ActError>) -> Result<Action, Error> {
+    async fn carry_on(&self, rollout: &VoiceRollout, mut decision: Decision, urgent: Result<(), ActError>) -> Result<Action, Error> {
         let old = rollout.status.clone().unwrap_or_default();
         let unwritten = self.may_wait(rollout, &decision);
         let rollout = &match unwritten {
@@ -209,6 +212,9 @@ impl Context {
         };
         let acted = self.act(rollout, &decision.intents).await;
         self.tell(rollout, &decision.events).await;
+        if unwritten.is_none() {
+            self.tracer.tell(&rollout.namespace().unwrap_or_default(), std::mem::take(&mut decision.ended));
+        }
         if decision.intents.contains(&Intent::RemoveFinalizer) && acted.is_ok() {
             self.forget(rollout);
         } else {

@@ -16,6 +16,7 @@ mod preflight;
 mod release;
 mod shutdown;
 mod split;
+mod traces;
 mod workers;
 
 #[path = "../real/binomial.rs"]

@@ -46,5 +46,5 @@ fn lists_are_separated_by_commas() {
     let Verb::Run(run) = parse(words.split(' ')).unwrap().verb else { panic!("run") };
     assert_eq!(run.watch_namespaces, ["a", "b"]);
     assert_eq!(run.egress_allow, ["10.0.0.0/8", "evals.internal"]);
-    assert_eq!(run.identity(), "me");
+    assert_eq!(run.identity.as_deref(), Some("me"));
 }

@@ -31,6 +31,7 @@ use crate::sim::sources::ScenarioSources;
 use crate::sim::{Nowhere, SimServer, World};
 use crate::sources::SourceError;
 use crate::sources::secrets::SecretReader;
+use crate::telemetry::Tracer;
 
 /// Time that a demo begins at.
 const START: &str = "2026-01-05T09:00:00Z";
@@ -91,6 +92,7 @@ pub async fn play(scenario: Scenario, speed: Option<f64>, paint: Paint, out: &mu
         messenger: Arc::new(Messenger::new(Arc::new(Nowhere), Arc::new(StandIns), "voicerollout")),
         notifications: Defaults::default(),
         metrics: Arc::new(Metrics::new()),
+        tracer: Tracer::default(),
         actions_verified: true,
         ready,
         onlookers: Vec::new(),

@@ -33,6 +33,7 @@ use crate::api::status::{AbortRecord, DecisionRecord, GateSummary, MAX_DECISIONS
 use crate::core::intent::{EventNote, Intent};
 use crate::core::observe::Observations;
 use crate::core::plan::Plan;
+use crate::core::spans::{self, Span};
 
 pub use gates::values_of;
 
@@ -60,6 +61,8 @@ pub struct Decision {
     pub intents: Vec<Intent>,
     /// What to tell, once the status is written.
     pub events: Vec<EventNote>,
+    /// What a trace shows that has ended, once the status is written.
+    pub ended: Vec<Span>,
     /// When to look again without being woken.
     pub wake_at: Option<Timestamp>,
 }
@@ -88,6 +91,7 @@ pub fn decide(subject: &Subject, plan: &Plan, status: &VoiceRolloutStatus, seen:
     let (mut second, _) = decide_once(subject, plan, &first.status, seen);
     second.counts_only = None;
     second.events.splice(0..0, first.events);
+    second.ended.splice(0..0, first.ended);
     second
 }
 
@@ -179,7 +183,9 @@ impl<'a> Machine<'a> {
         let now = self.seen.now;
         let counts_only = may_wait(self.old, &self.s);
         let wake_at = self.wakes.into_iter().filter(|t| *t > now).min();
-        Decision { status: self.s, counts_only, urgent: self.urgent, intents: self.intents, events: self.events, wake_at }
+        let subject = spans::Subject { name: &self.subject.name, uid: &self.subject.uid, steps: &self.plan.steps };
+        let ended = spans::ended(subject, self.old, &self.s, now);
+        Decision { status: self.s, counts_only, urgent: self.urgent, intents: self.intents, events: self.events, ended, wake_at }
     }
 
     /// A gate that goes on passing tells its new values in its run; they alone are no reason to write the rollout.

@@ -19,6 +19,7 @@ use super::{AnalysisContext, Guarded, READ_TIMEOUT, reference, spending};
 use crate::api::run::{RunPhase, Verdict, VoiceAnalysisRunStatus};
 use crate::api::{VoiceAnalysisRun, VoiceRollout};
 use crate::core::gates::{self, Plan, Work};
+use crate::core::spans;
 use crate::metrics::Metrics;
 use crate::operator::stores::RunFeed;
 use crate::operator::write::{WRITE_TIMEOUT, WriteError, write};
@@ -173,6 +174,7 @@ async fn bring_forward(run: &VoiceAnalysisRun, uid: &str, state: &State) -> Resu
         persist(run, uid, plan.status.clone(), state).await?;
         count(run, &before, &plan.status, &state.ctx.metrics);
         state.ctx.metrics.rollouts.observe_run(run, &plan.status);
+        state.ctx.tracer.tell(&run.namespace().unwrap_or_default(), spans::of_run(run, &plan.status));
     }
     state.pool.persisted(uid, &answers);
     act(run, uid, &plan, permits, state);

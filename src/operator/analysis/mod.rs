@@ -33,6 +33,7 @@ use crate::api::VoiceAnalysisRun;
 use crate::metrics::Metrics;
 use crate::sources::Source;
 use crate::sources::secrets::SecretReader;
+use crate::telemetry::Tracer;
 
 pub use gatepool::Limits;
 
@@ -61,6 +62,8 @@ pub struct AnalysisContext {
     pub operator_namespace: String,
     /// Figures for Prometheus.
     pub metrics: Arc<Metrics>,
+    /// Takes what traces show.
+    pub tracer: Tracer,
 }
 
 /// Runs the controller until `stop`, for one namespace or all. Its watch fills `feed`. A process that does not lead keeps

@@ -10,8 +10,9 @@ use kube::discovery::ApiResource;
 use kube::runtime::wait::await_condition;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
+use parking_lot::Mutex;
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use voicerollout::api::action::VoiceRolloutActionStatus;
 use voicerollout::api::status::Phase;
@@ -28,6 +29,7 @@ use voicerollout::sim::world::{Callers, World, WorldConfig};
 use voicerollout::sources::calls::CallCounter;
 use voicerollout::sources::secrets::SecretReader;
 use voicerollout::sources::{Source, SourceError};
+use voicerollout::telemetry::{Batch, Tracer};
 
 pub mod calls;
 pub mod gauges;
@@ -203,6 +205,9 @@ pub struct Cluster {
     pub mail: Arc<Mailbox>,
     /// Notifications of every rollout; the next operator that is started has them.
     pub notifications: Defaults,
+    /// What traces show, of every operator.
+    pub spans: Mutex<mpsc::Receiver<Batch>>,
+    tracer: Tracer,
     sources: Arc<dyn Source>,
     stop: watch::Sender<bool>,
     operator: JoinHandle<()>,
@@ -232,10 +237,25 @@ impl Cluster {
         let sources: Arc<dyn Source> = sources(&server, &world, &clock);
         let (gauges, metrics) = (Arc::new(Gauges::of(world.call_book())), Arc::new(Metrics::new()));
         let (mail, notifications) = (Arc::new(Mailbox::default()), Defaults::default());
-        let told = (mail.clone(), notifications.clone());
+        let (tracer, spans) = Tracer::new();
+        let told = (mail.clone(), notifications.clone(), tracer.clone());
         let alone = ("operator", None);
         let (stop, operator) = Self::operator(&server, &clock, alone, sources.clone(), gauges.clone(), metrics.clone(), told).await;
-        Self { server, world, clock, client, metrics, gauges, mail, notifications, sources, stop, operator }
+        Self {
+            server,
+            world,
+            clock,
+            client,
+            metrics,
+            gauges,
+            mail,
+            notifications,
+            spans: Mutex::new(spans),
+            tracer,
+            sources,
+            stop,
+            operator,
+        }
     }
 
     /// Starts an operator and waits until its caches are filled.
@@ -246,9 +266,9 @@ impl Cluster {
         sources: Arc<dyn Source>,
         calls: Arc<dyn CallCounter>,
         metrics: Arc<Metrics>,
-        (mail, notifications): (Arc<Mailbox>, Defaults),
+        told: (Arc<Mailbox>, Defaults, Tracer),
     ) -> (watch::Sender<bool>, JoinHandle<()>) {
-        let (stop, task, mut is_ready) = Self::spawn(server, clock, who, sources, calls, metrics, (mail, notifications));
+        let (stop, task, mut is_ready) = Self::spawn(server, clock, who, sources, calls, metrics, told);
         is_ready.wait_for(|r| *r).await.expect("the operator starts");
         (stop, task)
     }
@@ -261,7 +281,7 @@ impl Cluster {
         sources: Arc<dyn Source>,
         calls: Arc<dyn CallCounter>,
         metrics: Arc<Metrics>,
-        (mail, notifications): (Arc<Mailbox>, Defaults),
+        (mail, notifications, tracer): (Arc<Mailbox>, Defaults, Tracer),
     ) -> (watch::Sender<bool>, JoinHandle<()>, watch::Receiver<bool>) {
         let (stop, stopped) = watch::channel(false);
         let (ready, is_ready) = watch::channel(false);
@@ -282,6 +302,7 @@ impl Cluster {
             )),
             notifications,
             metrics,
+            tracer,
             actions_verified: true,
             ready,
             onlookers: Vec::new(),
@@ -401,7 +422,7 @@ impl Cluster {
     /// Starts another operator in the place of one that has ended.
     pub async fn start_operator(&mut self) {
         self.metrics = Arc::new(Metrics::new());
-        let told = (self.mail.clone(), self.notifications.clone());
+        let told = (self.mail.clone(), self.notifications.clone(), self.tracer.clone());
         (self.stop, self.operator) = Self::operator(
             &self.server,
             &self.clock,

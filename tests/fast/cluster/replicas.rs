@@ -29,7 +29,7 @@ impl Cluster {
     pub fn new_replica(&self, name: &str) -> (Replica, watch::Receiver<bool>) {
         let lease = LeaseConfig::new("voicerollout", "voicerollout", name);
         let who = (name, Some(lease));
-        let (metrics, told) = (Arc::new(Metrics::new()), (self.mail.clone(), self.notifications.clone()));
+        let (metrics, told) = (Arc::new(Metrics::new()), (self.mail.clone(), self.notifications.clone(), self.tracer.clone()));
         let (stop, task, ready) = Self::spawn(&self.server, &self.clock, who, self.sources.clone(), self.gauges.clone(), metrics, told);
         (Replica { stop, task }, ready)
     }

@@ -22,5 +22,6 @@ mod plans;
 mod preflight;
 mod properties;
 mod releases;
+mod spans;
 mod workers;
 mod workers_invariants;

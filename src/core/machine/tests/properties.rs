@@ -39,6 +39,12 @@ fn comes_to_rest(story: &mut Story) -> Result<(), String> {
     Err(format!("I9: never comes to rest\n{}", story.world.describe()))
 }
 
+/// What traces show fits together.
+fn traced(world: World) -> Result<World, String> {
+    super::spans::check(&world.spans).map_err(|e| format!("{e}\n{}", world.describe()))?;
+    Ok(world)
+}
+
 /// After any story the deletion leaves stable at 100.
 fn leaves(mut world: World) -> Result<(), String> {
     world.seen.deleting = true;
@@ -53,7 +59,7 @@ proptest! {
 
     #[test]
     fn the_invariants_hold_in_every_story_and_it_comes_to_rest(events in prop::collection::vec(event(), 1..80)) {
-        let end = tell(&events, Story::new(check)).and_then(leaves);
+        let end = tell(&events, Story::new(check)).and_then(traced).and_then(leaves);
         prop_assert!(end.is_ok(), "{}", end.unwrap_err());
     }
 
@@ -65,7 +71,7 @@ proptest! {
 
     #[test]
     fn the_invariants_hold_in_every_story_of_workers_that_pull_their_jobs(events in prop::collection::vec(event(), 1..80)) {
-        let end = tell(&events, Story::of_workers(check)).and_then(leaves);
+        let end = tell(&events, Story::of_workers(check)).and_then(traced).and_then(leaves);
         prop_assert!(end.is_ok(), "{}", end.unwrap_err());
     }
 }

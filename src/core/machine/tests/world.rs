@@ -18,6 +18,7 @@ use crate::core::observe::{ActionSeen, ArmSeen, LeftRoute, Observations, RouteSe
 use crate::core::plan::Plan;
 use crate::core::revision::revision_hash;
 use crate::core::route::{Buckets, RouteWeights, Split};
+use crate::core::spans::Span;
 
 /// What a gate's provider answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub struct World {
     pub outcomes: BTreeMap<String, (bool, String)>,
     /// Reasons of every event told.
     pub told: Vec<String>,
+    /// What a trace shows of it.
+    pub spans: Vec<Span>,
     /// The last time that a revision may have been given a call.
     pub last_traffic: BTreeMap<String, Timestamp>,
     /// A status that differs in numbers of pods alone is not written.
@@ -151,6 +154,7 @@ impl World {
             quota: BTreeMap::new(),
             outcomes: BTreeMap::new(),
             told: vec![],
+            spans: vec![],
             last_traffic: BTreeMap::new(),
             lazy: false,
             dropped: vec![],
@@ -251,6 +255,7 @@ impl World {
         }
         if luck != Luck::Conflict {
             if !(self.lazy && decision.counts_only.is_some()) {
+                self.spans.extend(decision.ended.iter().cloned());
                 self.status = stored(&decision.status);
             }
             let n = if let Luck::DiesAfter(n) = luck { n } else { usize::MAX };

@@ -21,6 +21,7 @@ use crate::operator::leadership::Leadership;
 use crate::operator::stores::RunFeed;
 use crate::sources::secrets::SecretReader;
 use crate::sources::{Progress, Request, Source, SourceError};
+use crate::telemetry::Tracer;
 
 type Answer = Result<Progress, SourceError>;
 type Script = Box<dyn Fn(&Request, usize) -> (Duration, Answer) + Send + Sync>;
@@ -140,6 +141,7 @@ impl Process {
             secrets: Arc::new(FakeSecrets(secrets.into())),
             operator_namespace: "system".into(),
             metrics: Arc::default(),
+            tracer: Tracer::default(),
         };
         let (stop, stopped) = oneshot::channel::<()>();
         let (feed, _) = RunFeed::new(&mut Cache::default());
