@@ -49,6 +49,7 @@ lint:
 	$(STEP) 'format and lints'
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --no-default-features --lib --bins -- -D warnings
 
 fast:
 	$(STEP) 'fast tests'

@@ -55,6 +55,8 @@ mod references;
 mod refusals;
 #[path = "real/releases.rs"]
 mod releases;
+#[path = "real/traces.rs"]
+mod traces;
 #[path = "real/verbs.rs"]
 mod verbs;
 #[path = "real/verdicts.rs"]

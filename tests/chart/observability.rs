@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::{listed, of_kind, render, root};
+use crate::{helm, listed, of_kind, render, root};
 
 const ON: [&str; 3] = ["crds.install=false", "prometheusRule.enabled=true", "grafanaDashboard.enabled=true"];
 
@@ -98,4 +98,22 @@ fn the_dashboard_asks_for_metrics_that_there_are() {
         assert_eq!(serde_json::from_str::<Value>(map["data"]["voicerollout.json"].as_str().unwrap()).unwrap(), dashboard);
         assert_eq!(map["metadata"]["labels"]["grafana_dashboard"], json!("1"));
     }
+}
+
+#[test]
+fn traces_go_to_the_collector_that_the_values_name_with_headers_from_a_secret() {
+    let env = |sets: &[&str]| -> Option<Value> {
+        let objects = render(&[&["crds.install=false"], sets].concat())?;
+        Some(of_kind(&objects, "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]["env"].clone())
+    };
+    let Some(without) = env(&[]) else { return };
+    assert!(!without.to_string().contains("OTEL_"), "{without}");
+    let with =
+        env(&["openTelemetry.endpoint=http://otel:4318", "openTelemetry.headers.name=otel", "openTelemetry.headers.key=headers"]).unwrap();
+    let with = with.as_array().unwrap();
+    assert!(with.contains(&json!({"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://otel:4318"})), "{with:?}");
+    let secret = json!({"secretKeyRef": {"name": "otel", "key": "headers"}});
+    assert!(with.contains(&json!({"name": "OTEL_EXPORTER_OTLP_HEADERS", "valueFrom": secret})), "{with:?}");
+    let wrong = helm(&["template", "vr", "charts/voicerollout", "--set", "openTelemetry.endpoint=otel:4317"]).unwrap();
+    assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("endpoint"), "{wrong:?}");
 }

@@ -1,6 +1,8 @@
 //! What all real tests and the demo share: the stack, the operator installed with helm from the chart, the sample eval
 //! harness and the stub of a judge. Started once in a process, by the first who asks.
 
+pub mod collector;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +13,8 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
+
+use collector::Collector;
 
 use crate::stack::{self, Error, Result, Seen, Stack, wait_for};
 
@@ -52,6 +56,8 @@ pub struct World {
     pub evals: String,
     /// Base URL of the judge's stub.
     pub judge: String,
+    /// Takes the operator's traces.
+    pub collector: Collector,
 }
 
 impl World {
@@ -74,12 +80,13 @@ impl World {
         stack.image("registry.test/eval-harness:1", program("examples/eval-harness")?);
         stack.image("registry.test/judge-stub:1", program("examples/judge-stub")?);
         namespace(stack, TOOLS).await?;
+        let (collector, traces) = Collector::start().await?;
         let no_env = json!([]);
         let evals = tool(stack, "eval-harness", 8090, &no_env);
         let judge = json!([{"name": "JUDGE_STUB_LISTEN", "value": "$(POD_IP):8099"}, {"name": "JUDGE_STUB_KEY", "value": JUDGE_KEY}]);
         let judge = tool(stack, "judge-stub", 8099, &judge);
-        let (_, evals, judge) = futures::future::try_join3(install(stack), evals, judge).await?;
-        Ok(Self { stack, evals, judge })
+        let (_, evals, judge) = futures::future::try_join3(install(stack, &traces), evals, judge).await?;
+        Ok(Self { stack, evals, judge, collector })
     }
 
     /// What the judge says to one model from now on; see the stub's `Behaviour`.
@@ -148,19 +155,20 @@ pub fn program(name: &str) -> Result<PathBuf> {
 }
 
 /// Installs the chart as a user would. The stack has applied the CRDs already, so helm takes them over.
-async fn install(stack: &Stack) -> Result<()> {
+async fn install(stack: &Stack, traces: &str) -> Result<()> {
     let values = stack.dir().join("values.yaml");
     std::fs::write(&values, VALUES)?;
     let (values, chart) = (values.display().to_string(), concat!(env!("CARGO_MANIFEST_DIR"), "/charts/voicerollout"));
     let place = ["install", RELEASE, chart, "--namespace", OPERATOR, "--create-namespace", "--values", &values];
-    stack.helm(&[place.as_slice(), &["--take-ownership"]].concat()).await?;
+    let traces = format!("openTelemetry.endpoint={traces}");
+    stack.helm(&[place.as_slice(), &["--take-ownership", "--set", &traces]].concat()).await?;
     let api: Api<Deployment> = Api::namespaced(stack.client(), OPERATOR);
     let up = wait_for("both operators to be ready", SOON, || async {
         let status = api.get(RELEASE).await?.status.unwrap_or_default();
         Ok(if status.ready_replicas == Some(2) { Seen::Yes(()) } else { Seen::NotYet(format!("{status:?}")) })
     });
     if let Err(error) = up.await {
-        let world = World { stack: Stack::start().await?, evals: String::new(), judge: String::new() };
+        let world = World { stack: Stack::start().await?, evals: String::new(), judge: String::new(), collector: Collector::default() };
         return Err(Error::other(format!("{error}\n{}", world.operator_logs().await)));
     }
     Ok(())

@@ -1,0 +1,43 @@
+//! A bad release as its trace shows it.
+
+use opentelemetry_proto::tonic::trace::v1::Span;
+
+use crate::agent::{PATIENCE, Version};
+use crate::env::collector::text;
+use crate::stack::{Seen, wait_for};
+use crate::verdicts::aborted_by;
+use crate::{gates, run};
+
+#[test]
+fn a_bad_release_is_one_trace_with_the_gate_that_failed() {
+    run("traced", async |mut agent| {
+        agent.gates(&[gates::first_token(&agent)]).await?;
+        agent.start(gates::gated(&[25, 50])).await?;
+        let _traffic = agent.calls(20);
+        let second = agent.release(&Version::slow("v2")).await?;
+        let status = aborted_by(&agent, "p95-first-token", "at step 3/6, weight 25").await?;
+        let (collector, namespace) = (&agent.world.collector, agent.ns.name.clone());
+        let root =
+            |spans: &[Span]| spans.iter().find(|s| s.parent_span_id.is_empty() && text(s, "voicerollout.revision") == second).cloned();
+        let (spans, root) = wait_for("the root of the trace", PATIENCE, || async {
+            let spans = collector.of(&namespace);
+            Ok(match root(&spans) {
+                Some(root) => Seen::Yes((spans, root)),
+                None => Seen::NotYet(format!("{} spans", spans.len())),
+            })
+        })
+        .await?;
+        assert_eq!(root.status.as_ref().map(|s| s.message.as_str()), Some(status.abort.expect("an abort").reason.as_str()));
+        let trace: Vec<&Span> = spans.iter().filter(|s| s.trace_id == root.trace_id).collect();
+        let parent = |span: &Span| trace.iter().find(|s| s.span_id == span.parent_span_id).copied().cloned();
+        let gate = trace.iter().find(|s| s.name == "gate").expect("a gate");
+        let run = parent(gate).expect("its run");
+        let step = parent(&run).expect("its step");
+        assert_eq!((text(gate, "voicerollout.gate"), text(gate, "voicerollout.verdict")), ("p95-first-token", "Fail"));
+        assert_eq!((step.name.as_str(), text(&step, "voicerollout.step")), ("analysis", "3/6"));
+        assert_eq!(parent(&step).map(|s| s.span_id), Some(root.span_id.clone()));
+        let decisions: Vec<&str> = root.events.iter().map(|e| e.name.as_str()).collect();
+        assert_eq!((decisions.first(), decisions.last()), (Some(&"ReleaseStarted"), Some(&"Aborted")));
+        Ok(())
+    });
+}
