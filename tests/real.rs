@@ -39,6 +39,8 @@ mod faults;
 mod gates;
 #[path = "real/gauges.rs"]
 mod gauges;
+#[path = "real/gitops.rs"]
+mod gitops;
 #[path = "real/live.rs"]
 mod live;
 #[path = "real/long_evals.rs"]
