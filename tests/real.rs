@@ -57,8 +57,8 @@ mod references;
 mod refusals;
 #[path = "real/releases.rs"]
 mod releases;
-#[path = "real/traces.rs"]
-mod traces;
+#[path = "real/telemetry.rs"]
+mod telemetry;
 #[path = "real/verbs.rs"]
 mod verbs;
 #[path = "real/verdicts.rs"]

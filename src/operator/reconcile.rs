@@ -77,6 +77,19 @@ pub struct Context {
     pub replaced: Mutex<HashMap<String, String>>,
 }
 
+/// A line about a rollout: which, its newest revision, its step.
+macro_rules! log {
+    ($level:ident, $rollout:expr, $($more:tt)+) => {
+        tracing::$level!(
+            rollout = $rollout.metadata.name,
+            namespace = $rollout.metadata.namespace,
+            revision = $rollout.status.as_ref().and_then(|s| s.canary_revision.as_deref()),
+            step = $rollout.status.as_ref().map(|s| s.step_display.as_str()).filter(|s| !s.is_empty()),
+            $($more)+
+        )
+    };
+}
+
 /// Why a pass has to be repeated.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -144,7 +157,13 @@ pub fn on_error(object: Arc<Guarded<VoiceRollout>>, error: &Error, context: Arc<
     }
     let wait = context.backoff.failed(&object.uid().unwrap_or_default());
     let wait = if let Error::Act { wake: Some(wake), .. } = error { wait.min(*wake) } else { wait };
-    tracing::warn!(rollout = %object.name_any(), namespace = object.namespace().unwrap_or_default(), %error, wait_ms = wait.as_millis() as u64, "pass failed; it is repeated");
+    let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    match &object.0 {
+        Ok(rollout) => log!(warn, rollout, %error, wait_ms, "pass failed; it is repeated"),
+        Err(broken) => {
+            tracing::warn!(rollout = broken.metadata.name, namespace = broken.metadata.namespace, %error, wait_ms, "pass failed; it is repeated")
+        }
+    }
     Action::requeue(wait)
 }
 
@@ -184,7 +203,7 @@ impl Context {
                 && let Err(error) = self.revert(rollout, &decision.urgent).await
             {
                 // Its turn brings another attempt.
-                tracing::debug!(rollout = %rollout.name_any(), %error, "not reverted");
+                log!(debug, rollout, %error, "not reverted");
             }
         }
     }
@@ -280,7 +299,7 @@ impl Context {
         let (uid, now) = (rollout.uid().unwrap_or_default(), self.clock.now());
         for intent in intents.iter().filter(|i| !self.memory.is_sent(&uid, i, now)) {
             if let Err(error) = hands.carry_out(intent).await {
-                tracing::debug!(rollout = %rollout.name_any(), reason = error.reason(), %error, "intent not carried out");
+                log!(debug, rollout, reason = error.reason(), %error, "intent not carried out");
                 first.get_or_insert(error);
             } else {
                 self.memory.note(&uid, intent, now);
@@ -291,14 +310,7 @@ impl Context {
 
     async fn tell(&self, rollout: &VoiceRollout, events: &[EventNote]) {
         for event in events {
-            tracing::info!(
-                rollout = %rollout.name_any(),
-                namespace = rollout.namespace().unwrap_or_default(),
-                revision = rollout.status.as_ref().and_then(|s| s.canary_revision.clone()).unwrap_or_default(),
-                step = rollout.status.as_ref().map(|s| s.step_display.clone()).unwrap_or_default(),
-                reason = event.reason,
-                "{}", event.note
-            );
+            log!(info, rollout, reason = event.reason, "{}", event.note);
             let note = Event {
                 type_: if event.warning { EventType::Warning } else { EventType::Normal },
                 reason: event.reason.clone(),
@@ -311,8 +323,8 @@ impl Context {
             match tokio::time::timeout(super::write::WRITE_TIMEOUT, published).await {
                 Ok(Ok(())) => {}
                 // The decision itself is in the status; the event is a courtesy.
-                Ok(Err(error)) => tracing::warn!(%error, "event not published"),
-                Err(_) => tracing::warn!("event not published: no answer in time"),
+                Ok(Err(error)) => log!(warn, rollout, %error, "event not published"),
+                Err(_) => log!(warn, rollout, "event not published: no answer in time"),
             }
         }
     }

@@ -111,7 +111,12 @@ pub async fn reconcile(object: Arc<Guarded>, state: Arc<State>) -> Result<Action
     let cached = match &object.0 {
         Ok(run) => run,
         Err(invalid) => {
-            tracing::warn!(name = invalid.metadata.name, error = invalid.error, "a VoiceAnalysisRun cannot be read");
+            tracing::warn!(
+                run = invalid.metadata.name,
+                namespace = invalid.metadata.namespace,
+                error = invalid.error,
+                "a VoiceAnalysisRun cannot be read"
+            );
             return Ok(Action::await_change());
         }
     };
@@ -153,7 +158,16 @@ pub fn on_error(object: Arc<Guarded>, error: &RunError, state: Arc<State>) -> Ac
         RunError::Write(WriteError::NotLeader { .. }) => state.ctx.leadership.later(),
         _ => {
             let wait = state.backoff.failed(&uid);
-            tracing::warn!(run = object.name_any(), namespace = object.namespace(), %error, ?wait, "a VoiceAnalysisRun is tried again");
+            let spec = object.0.as_ref().ok().map(|run| &run.spec);
+            tracing::warn!(
+                run = object.name_any(),
+                namespace = object.namespace(),
+                rollout = spec.map(|s| s.rollout.as_str()),
+                revision = spec.map(|s| s.revision.as_str()),
+                %error,
+                ?wait,
+                "a VoiceAnalysisRun is tried again"
+            );
             Action::requeue(wait)
         }
     }

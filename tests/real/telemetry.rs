@@ -1,16 +1,18 @@
-//! A bad release as its trace shows it.
+//! A bad release as traces and log lines show it.
 
 use opentelemetry_proto::tonic::trace::v1::Span;
+use serde_json::{Value, json};
 
-use crate::agent::{PATIENCE, Version};
+use crate::agent::{NAME, PATIENCE, Version};
+use crate::env::OPERATOR;
 use crate::env::collector::text;
 use crate::stack::{Seen, wait_for};
 use crate::verdicts::aborted_by;
 use crate::{gates, run};
 
 #[test]
-fn a_bad_release_is_one_trace_with_the_gate_that_failed() {
-    run("traced", async |mut agent| {
+fn a_bad_release_is_one_trace_with_the_gate_that_failed_and_log_lines_say_what_they_are_about() {
+    run("telemetry", async |mut agent| {
         agent.gates(&[gates::first_token(&agent)]).await?;
         agent.start(gates::gated(&[25, 50])).await?;
         let _traffic = agent.calls(20);
@@ -27,7 +29,8 @@ fn a_bad_release_is_one_trace_with_the_gate_that_failed() {
             })
         })
         .await?;
-        assert_eq!(root.status.as_ref().map(|s| s.message.as_str()), Some(status.abort.expect("an abort").reason.as_str()));
+        let reason = status.abort.expect("an abort").reason;
+        assert_eq!(root.status.as_ref().map(|s| s.message.as_str()), Some(reason.as_str()));
         let trace: Vec<&Span> = spans.iter().filter(|s| s.trace_id == root.trace_id).collect();
         let parent = |span: &Span| trace.iter().find(|s| s.span_id == span.parent_span_id).copied().cloned();
         let gate = trace.iter().find(|s| s.name == "gate").expect("a gate");
@@ -38,6 +41,13 @@ fn a_bad_release_is_one_trace_with_the_gate_that_failed() {
         assert_eq!(parent(&step).map(|s| s.span_id), Some(root.span_id.clone()));
         let decisions: Vec<&str> = root.events.iter().map(|e| e.name.as_str()).collect();
         assert_eq!((decisions.first(), decisions.last()), (Some(&"ReleaseStarted"), Some(&"Aborted")));
+
+        let logs = agent.world.stack.kubectl(&["logs", "-n", OPERATOR, &agent.world.leader().await?]).await?;
+        let lines = logs.lines().map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|e| panic!("{e}: {line}")));
+        let told: Vec<Value> = lines.filter(|l| l["namespace"] == json!(namespace) && l["reason"] == "Aborted").collect();
+        let [line] = &told[..] else { panic!("{told:#?}") };
+        let fields = ["level", "rollout", "revision", "step", "message"].map(|f| line[f].as_str().unwrap_or_default());
+        assert_eq!(fields, ["INFO", NAME, &second, "3/6", &reason], "{line}");
         Ok(())
     });
 }
