@@ -17,10 +17,10 @@ use crate::notify::Messenger;
 use crate::operator::analysis::secrets::KubeSecrets;
 use crate::operator::clock::Clock;
 use crate::operator::lease::LeaseConfig;
-use crate::operator::process::{Operator, serve, stop_on_signal};
+use crate::operator::process::{Operator, stop_on_signal};
 use crate::operator::stores::Onlooker;
 use crate::server::dashboard::{Board, Cluster, Dashboard, Hosts};
-use crate::server::{ServerError, bind};
+use crate::server::{self, App, ServerError, bind};
 use crate::sources::egress::{Allow, Egress};
 use crate::sources::judge::logs::KubeLogs;
 use crate::sources::post::Poster;
@@ -78,7 +78,8 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
         onlookers: onlookers.unwrap_or_default(),
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = %args.listen, "starting");
-    let server = serve(args.listen, metrics, is_ready, Some(log), stop.clone());
+    let app = App { metrics, ready: is_ready, log: Some(log), log_level_writable: false };
+    let server = serve(args.listen, app, stop.clone());
     let shown = show(dashboard, args.dashboard_listen, stop.clone());
     let work = operator.run(stop);
     tokio::pin!(server, shown, work);
@@ -96,6 +97,10 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
         () = memory::give_back() => {}
     }
     Ok(())
+}
+
+async fn serve(address: SocketAddr, app: App, stop: watch::Receiver<bool>) -> Result<(), ServerError> {
+    server::serve(bind(address).await?, app, stop).await
 }
 
 /// A dashboard, and what fills it.
