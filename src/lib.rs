@@ -6,6 +6,8 @@
 pub mod api;
 pub mod cli;
 pub mod core;
+#[cfg(test)]
+mod layers;
 pub mod memory;
 pub mod metrics;
 pub mod notify;

@@ -323,6 +323,9 @@ fn a_value_that_does_not_exist_is_refused() {
         "watchNamespace={a}",
         "replicas=two",
         "dashboard.listen=0.0.0.0:80",
+        "dashboard.listen=localhost:8090",
+        "dashboard.listen=0.0.0.0.0:8090",
+        "listen=localhost:8080",
         "dashboard.action=true",
         "notifications.defaults[0].name=a",
         "logFormat=xml",
@@ -330,5 +333,10 @@ fn a_value_that_does_not_exist_is_refused() {
     ] {
         let Some(output) = helm(&["template", "vr", "charts/voicerollout", "--set", set]) else { return };
         assert!(!output.status.success(), "{set} was taken");
+    }
+    for listen in ["127.0.0.1:8090", "[::]:8090", "$(POD_IP):8090"] {
+        let set = format!("dashboard.listen={listen}");
+        let Some(output) = helm(&["template", "vr", "charts/voicerollout", "--set-string", &set]) else { return };
+        assert!(output.status.success(), "{set}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }

@@ -241,6 +241,9 @@ pub struct RunArgs {
     /// Commands may be given in the dashboard, by those who may create VoiceRolloutActions
     #[arg(long, env = "VOICEROLLOUT_DASHBOARD_ACTIONS", requires = "dashboard")]
     pub dashboard_actions: bool,
+    /// The log level stays what it is; otherwise, PUT /log-level from this machine (kubectl port-forward) changes it
+    #[arg(long, env = "VOICEROLLOUT_FIXED_LOG_LEVEL")]
+    pub fixed_log_level: bool,
     /// Logging.
     #[command(flatten)]
     pub log: LogOptions,

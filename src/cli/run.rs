@@ -19,10 +19,10 @@ use crate::notify::Messenger;
 use crate::operator::analysis::secrets::KubeSecrets;
 use crate::operator::clock::Clock;
 use crate::operator::lease::LeaseConfig;
-use crate::operator::process::{Operator, serve, stop_on_signal};
+use crate::operator::process::{Operator, stop_on_signal};
 use crate::operator::stores::Onlooker;
 use crate::server::dashboard::{Board, Cluster, Dashboard, Hosts};
-use crate::server::{ServerError, bind};
+use crate::server::{self, App, ServerError, bind};
 use crate::sources::egress::{Allow, Egress};
 use crate::sources::judge::logs::KubeLogs;
 use crate::sources::post::Poster;
@@ -85,7 +85,8 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
         onlookers: onlookers.unwrap_or_default(),
     };
     tracing::info!(version = env!("CARGO_PKG_VERSION"), listen = %args.listen, "starting");
-    let server = serve(args.listen, metrics, is_ready, Some(log), stop.clone());
+    let app = App { metrics, ready: is_ready, log: Some(log), log_level_writable: !args.fixed_log_level };
+    let server = serve(args.listen, app, stop.clone());
     let shown = show(dashboard, args.dashboard_listen, stop.clone());
     let work = operator.run(stop);
     tokio::pin!(server, shown, work);
@@ -117,6 +118,10 @@ fn tracer(endpoint: Option<&str>, identity: &str) -> Result<(Tracer, BoxFuture<'
     let sending = tokio::spawn(sending);
     // A panic has been logged, and keeps nobody from ending.
     Ok((tracer, Box::pin(async move { drop(sending.await) })))
+}
+
+async fn serve(address: SocketAddr, app: App, stop: watch::Receiver<bool>) -> Result<(), ServerError> {
+    server::serve(bind(address).await?, app, stop).await
 }
 
 /// A dashboard, and what fills it.

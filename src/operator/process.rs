@@ -1,6 +1,5 @@
 //! The operator as a process: starts everything in order, and stops it in order.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,11 +17,10 @@ use super::stores::{Onlooker, RunFeed};
 use crate::core::notify::Defaults;
 use crate::metrics::Metrics;
 use crate::notify::Messenger;
-use crate::server::{self, App};
 use crate::sources::Source;
 use crate::sources::calls::CallCounter;
 use crate::sources::secrets::SecretReader;
-use crate::telemetry::{LogHandle, Tracer};
+use crate::telemetry::Tracer;
 
 /// Longest time that passes under way get to finish at shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(20);
@@ -145,21 +143,6 @@ impl Operator {
             None => {}
         }
     }
-}
-
-/// Serves health, readiness and metrics until `stop` is true.
-///
-/// # Errors
-/// When the address cannot be used.
-pub async fn serve(
-    address: SocketAddr,
-    metrics: Metrics,
-    ready: watch::Receiver<bool>,
-    log: Option<LogHandle>,
-    stop: watch::Receiver<bool>,
-) -> Result<(), server::ServerError> {
-    let listener = server::bind(address).await?;
-    server::serve(listener, App { metrics, ready, log, log_level_writable: false }, stop).await
 }
 
 /// Resolves when `stop` is true or its sender is gone.

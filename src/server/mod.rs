@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::metrics::Metrics;
+use crate::operator::process::stopped;
 use crate::telemetry::LogHandle;
 
 pub mod dashboard;
@@ -85,15 +86,18 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServerError> {
 /// # Errors
 /// When the server stops by itself.
 pub async fn serve(listener: TcpListener, app: App, stop: watch::Receiver<bool>) -> Result<(), ServerError> {
-    let stopped = |mut stop: watch::Receiver<bool>| async move {
-        let _ = stop.wait_for(|stop| *stop).await;
-    };
     let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown(stopped(stop.clone()));
     tokio::select! {
         result = server => result.map_err(ServerError::Serve),
-        () = async { stopped(stop).await; tokio::time::sleep(GRACE).await } => Ok(()),
+        () = late(stop) => Ok(()),
     }
+}
+
+/// Resolves when requests under way have had their time to finish.
+async fn late(stop: watch::Receiver<bool>) {
+    stopped(stop).await;
+    tokio::time::sleep(GRACE).await;
 }
 
 async fn ready(State(app): State<App>) -> Response {

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -23,6 +24,8 @@ use voicerollout::server::dashboard::access::Token;
 use voicerollout::server::dashboard::board::Feed;
 use voicerollout::server::dashboard::refusal::Refusal;
 use voicerollout::server::dashboard::{Access, Board, Caller, Dashboard, Hosts};
+
+use crate::chromium::PATIENCE;
 
 thread_local! {
     /// What the board takes for now while this thread fills it, in seconds of Unix time; 0: the time.
@@ -135,8 +138,18 @@ impl World {
     pub async fn restart(&mut self) {
         self.stop.send_replace(true);
         (&mut self.server).await.unwrap();
+        self.listeners(0).await;
         let (_, stop, server) = serve(&self.api, &self.board, self.address).await;
         (self.stop, self.server) = (stop, server);
+    }
+
+    /// Waits until so many streams are open.
+    pub async fn listeners(&self, wanted: usize) {
+        let begun = Instant::now();
+        while self.board.listeners() != wanted {
+            assert!(begun.elapsed() < PATIENCE, "{} streams are open in place of {wanted}", self.board.listeners());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// The address of the page, with a person's token.

@@ -40,7 +40,6 @@ async fn press(page: &mut Page, verb: &str, reason: &str) {
 #[test]
 fn people_see_and_do_in_the_clusters_dashboard_what_their_tokens_allow() {
     run("dashboard", async |mut agent| {
-        let Some(mut page) = Page::open().await else { return Ok(()) };
         agent.start(gates::by_hand(&[25, 50])).await?;
         let second = agent.release(&Version::good("v2")).await?;
         agent.paused_at(25).await?;
@@ -64,6 +63,7 @@ fn people_see_and_do_in_the_clusters_dashboard_what_their_tokens_allow() {
             .body(order.to_string());
         assert_eq!(forced.send().await?.status(), 403);
 
+        let Some(mut page) = Page::open().await else { return Ok(()) };
         open(&mut page, &agent, &format!("{base}/dashboard#token={}", guest.token)).await;
         page.wait_text("#weight", "25 % canary").await;
         page.wait_text("#why-not", "may not create voicerolloutactions").await;
@@ -88,10 +88,16 @@ fn people_see_and_do_in_the_clusters_dashboard_what_their_tokens_allow() {
 #[test]
 fn a_person_opens_the_dashboard_with_kubectl() {
     run("kubectl-dashboard", async |mut agent| {
-        let Some(mut page) = Page::open().await else { return Ok(()) };
         agent.start(gates::by_hand(&[25])).await?;
         let olga = Person::new(&agent, "olga", &["command", "view"]).await?;
         let (mut child, url) = olga.dashboard().await?;
+        let without = url.split('#').next().unwrap_or_default().replace("/dashboard", "/dashboard/api/rollouts");
+        let http = reqwest::Client::new();
+        assert_eq!(http.get(&without).send().await?.status(), 401);
+        assert_eq!(http.get(&without).bearer_auth(&olga.token).send().await?.status(), 401, "only the secret opens it");
+        assert_eq!(http.get(&without).header("host", "evil.example").send().await?.status(), 403);
+
+        let Some(mut page) = Page::open().await else { return Ok(()) };
         open_empty(&mut page, &url).await;
         let second = agent.release(&Version::good("v2")).await?;
         page.wait_text(".list tbody tr", "25 %").await;
@@ -102,12 +108,6 @@ fn a_person_opens_the_dashboard_with_kubectl() {
         let status = agent.promoted(&second).await?;
         assert!(status.decisions.iter().any(|d| d.by.as_deref() == Some(&olga.user)), "{:?}", status.decisions);
         page.wait_text("#weight", "100 % stable").await;
-
-        let without = url.split('#').next().unwrap_or_default().replace("/dashboard", "/dashboard/api/rollouts");
-        let http = reqwest::Client::new();
-        assert_eq!(http.get(&without).send().await?.status(), 401);
-        assert_eq!(http.get(&without).bearer_auth(&olga.token).send().await?.status(), 401, "only the secret opens it");
-        assert_eq!(http.get(&without).header("host", "evil.example").send().await?.status(), 403);
         child.kill().await?;
         page.wait_text("#connection", "Not connected").await;
         Ok(())

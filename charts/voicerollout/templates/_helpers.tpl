@@ -44,7 +44,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* Not empty when the dashboard can be reached through the Service. */}}
 {{- define "voicerollout.dashboardServed" -}}
-{{- if and .Values.dashboard.enabled (not (regexMatch "^(127\\.|\\[::1\\]|localhost)" .Values.dashboard.listen)) }}yes{{ end }}
+{{- if and .Values.dashboard.enabled (not (regexMatch "^(127\\.|\\[::1\\])" .Values.dashboard.listen)) }}yes{{ end }}
 {{- end }}
 
 {{/* Not empty when the operator is given a file with notifications. */}}

@@ -1,11 +1,15 @@
 //! Who asks, and what they may see and do.
 
+use std::time::Duration;
+
 use axum::http::{HeaderMap, header};
 use futures::future::BoxFuture;
+use k8s_openapi::api::authorization::v1::ResourceAttributes;
 use kube::Client;
 use sha2::{Digest, Sha256};
 
 use super::refusal::Refusal;
+use crate::api::common::GROUP;
 
 /// Somebody whose token was accepted.
 #[derive(Clone)]
@@ -34,6 +38,20 @@ pub trait Access: Send + Sync + 'static {
 
     /// Whether the caller may give commands in a namespace.
     fn may_act<'a>(&'a self, caller: &'a Caller, namespace: &'a str) -> BoxFuture<'a, Result<bool, Refusal>>;
+}
+
+/// How long a right is not asked about again.
+pub const RIGHT_FOR: Duration = Duration::from_secs(30);
+
+/// A right as reviews name it; an empty namespace: in all.
+pub fn right(verb: &str, resource: &str, namespace: &str) -> ResourceAttributes {
+    ResourceAttributes {
+        group: Some(GROUP.into()),
+        resource: Some(resource.into()),
+        verb: Some(verb.into()),
+        namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
+        ..ResourceAttributes::default()
+    }
 }
 
 /// A bearer token. Not shown by anything.

@@ -23,6 +23,8 @@ use crate::api::{VoiceAnalysisRun, VoiceRollout, VoiceRolloutAction};
 /// Runs shown in detail, newest last.
 const RUNS: usize = 16;
 
+const ONLY_SHOWS: &str = "this dashboard only shows; commands are switched off";
+
 type Answer = Result<Json<Value>, Refusal>;
 
 impl Dashboard {
@@ -37,7 +39,11 @@ impl Dashboard {
 
     /// An empty list would look like the truth.
     pub(super) fn filled(&self) -> Result<(), Refusal> {
-        if self.board.is_filled() { Ok(()) } else { Err(Refusal::Unavailable("the list of rollouts has not come yet".into())) }
+        if self.board.is_filled() {
+            return Ok(());
+        }
+        let why = self.board.trouble().map_or_else(String::new, |why| format!(": {why}"));
+        Err(Refusal::Unavailable(format!("the list of rollouts has not come yet{why}")))
     }
 }
 
@@ -51,7 +57,7 @@ fn named(names: [&str; 2]) -> Result<(), Refusal> {
 /// `GET /dashboard/api/me`
 pub async fn me(State(dashboard): State<Dashboard>, headers: HeaderMap) -> Answer {
     let caller = dashboard.caller(&headers).await?;
-    Ok(Json(json!({"name": caller.name, "actions": dashboard.actions})))
+    Ok(Json(json!({"name": caller.name})))
 }
 
 /// `GET /dashboard/api/rollouts`
@@ -77,21 +83,39 @@ pub async fn detail(State(dashboard): State<Dashboard>, Path((namespace, name)):
     let records = rollout.status.as_ref().map(|status| status.runs.as_slice()).unwrap_or_default();
     let api: Api<VoiceAnalysisRun> = Api::namespaced(caller.client.clone(), &namespace);
     let newest = &records[records.len().saturating_sub(RUNS)..];
-    let asked = join_all(newest.iter().map(|record| in_time("read a run", api.get_opt(&record.name)))).await;
-    // Who may not read runs sees the rest.
-    let hidden = asked.iter().any(|run| matches!(run, Err(Refusal::Forbidden(_))));
-    let runs: Vec<_> = asked.into_iter().filter_map(|run| run.ok().flatten()).collect();
-    let mut detail = view::detail(&rollout, &runs, &dashboard.board.history(&namespace, &name));
-    detail["runsHidden"] = json!(hidden);
-    detail["actions"] = match dashboard.actions {
-        false => json!({"allowed": false, "why": "this dashboard only shows; commands are switched off"}),
-        true if dashboard.access.may_act(&caller, &namespace).await? => json!({"allowed": true}),
-        true => {
-            let why = format!("{} may not create voicerolloutactions in namespace {namespace}", caller.name);
-            json!({"allowed": false, "why": why})
+    let asked = join_all(newest.iter().map(|record| read_run(&api, &record.name))).await;
+    let (mut runs, mut hidden, mut trouble) = (Vec::new(), false, None);
+    for run in asked {
+        match run {
+            Ok(run) => runs.extend(run),
+            Err(Refusal::BadToken) => return Err(Refusal::BadToken),
+            Err(Refusal::Forbidden(_)) => hidden = true,
+            // The rest is shown, and with it the buttons: they may be needed all the more.
+            Err(other) => trouble = Some(other.to_string()),
         }
+    }
+    let mut history = dashboard.board.history(&namespace, &name);
+    // What gates counted was read from runs, with the operator's rights: it is for those who have shown that they may.
+    if hidden || runs.is_empty() {
+        history["gates"] = json!([]);
+    }
+    let mut detail = view::detail(&rollout, &runs, &history);
+    detail["runsHidden"] = json!(hidden);
+    detail["runsTrouble"] = json!(trouble);
+    detail["actions"] = match dashboard.actions {
+        false => json!({"allowed": false, "why": ONLY_SHOWS}),
+        true if dashboard.access.may_act(&caller, &namespace).await? => json!({"allowed": true}),
+        true => json!({"allowed": false, "why": may_not_act(&caller, &namespace)}),
     };
     Ok(Json(detail))
+}
+
+async fn read_run(api: &Api<VoiceAnalysisRun>, name: &str) -> Result<Option<VoiceAnalysisRun>, Refusal> {
+    in_time(&format!("read VoiceAnalysisRun {name}"), api.get_opt(name)).await
+}
+
+fn may_not_act(caller: &Caller, namespace: &str) -> String {
+    format!("{} may not create voicerolloutactions in namespace {namespace}", caller.name)
 }
 
 /// A command.
@@ -120,13 +144,12 @@ pub async fn act(
 ) -> Answer {
     let caller = dashboard.caller(&headers).await?;
     if !dashboard.actions {
-        return Err(Refusal::Forbidden("this dashboard only shows; commands are switched off".into()));
+        return Err(Refusal::Forbidden(ONLY_SHOWS.into()));
     }
     named([&namespace, &name])?;
     let Json(order) = order.map_err(|rejection| Refusal::Bad(rejection.body_text()))?;
     if !dashboard.access.may_act(&caller, &namespace).await? {
-        let message = format!("{} may not create voicerolloutactions in namespace {namespace}", caller.name);
-        return Err(Refusal::Forbidden(message));
+        return Err(Refusal::Forbidden(may_not_act(&caller, &namespace)));
     }
     let word = word(order.verb);
     let metadata =

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube::core::DeserializeGuard;
 use kube::runtime::watcher::Event;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
@@ -15,10 +14,7 @@ use tokio::sync::{broadcast, watch};
 use super::history::History;
 use super::view;
 use crate::api::{VoiceAnalysisRun, VoiceRollout};
-use crate::operator::stores::Onlooker;
-
-/// A kind whose objects may not parse.
-pub type Guarded<K> = DeserializeGuard<K>;
+use crate::operator::stores::{Guarded, Onlooker};
 
 /// Changes that are kept for a stream that is behind; one that is further behind has to begin anew. All streams share
 /// them, so that another one costs next to nothing.
@@ -50,6 +46,8 @@ pub struct Board {
     state: RwLock<State>,
     changes: broadcast::Sender<Arc<Change>>,
     feeds: watch::Sender<(usize, usize)>,
+    /// Watches that fail, by kind.
+    troubles: Mutex<BTreeMap<&'static str, String>>,
     now: fn() -> i64,
 }
 
@@ -62,7 +60,13 @@ impl Default for Board {
 impl Board {
     /// One whose recent past is noted by this clock: seconds of Unix time.
     pub fn with_clock(now: fn() -> i64) -> Self {
-        Self { state: RwLock::default(), changes: broadcast::Sender::new(BEHIND), feeds: watch::Sender::new((0, 0)), now }
+        Self {
+            state: RwLock::default(),
+            changes: broadcast::Sender::new(BEHIND),
+            feeds: watch::Sender::new((0, 0)),
+            troubles: Mutex::default(),
+            now,
+        }
     }
 
     /// A way to fill it, for one watch.
@@ -82,6 +86,26 @@ impl Board {
     pub fn is_filled(&self) -> bool {
         let (all, filled) = *self.feeds.borrow();
         all == filled
+    }
+
+    /// Namespaces that have rollouts.
+    pub fn namespaces(&self) -> BTreeSet<String> {
+        self.state.read().lines.keys().map(|(namespace, _)| namespace.clone()).collect()
+    }
+
+    /// Says that the watch of a kind fails, and why, or that it works again. What was the matter before.
+    pub fn set_trouble(&self, kind: &'static str, why: Option<String>) -> Option<String> {
+        let mut troubles = self.troubles.lock();
+        match why {
+            Some(why) => troubles.insert(kind, why),
+            None => troubles.remove(kind),
+        }
+    }
+
+    /// Why the lines may be old; `None`: they are as the API server has them.
+    pub fn trouble(&self) -> Option<String> {
+        let troubles = self.troubles.lock();
+        (!troubles.is_empty()).then(|| troubles.values().cloned().collect::<Vec<_>>().join("; "))
     }
 
     /// The recent past of a rollout.

@@ -10,24 +10,21 @@ use axum::http::{HeaderValue, Request, header};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::api::PostParams;
 use kube::client::Body;
 use kube::config::AuthInfo;
 use kube::{Api, Client, Config};
 use tokio::sync::Semaphore;
 
-use super::access::{Access, Caller, Token};
+use super::access::{self, Access, Caller, RIGHT_FOR, Token};
 use super::cached::Cached;
 use super::refusal::Refusal;
-use crate::api::common::GROUP;
 
 /// How long an accepted token is not asked about again.
 const TOKEN_FOR: Duration = Duration::from_secs(60);
 /// The same for one that was not accepted.
 const NO_TOKEN_FOR: Duration = Duration::from_secs(10);
-/// How long a right is not asked about again.
-const RIGHT_FOR: Duration = Duration::from_secs(30);
 /// Limit of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Reviews under way at the same time: tokens that nobody knows must not keep the API server busy.
@@ -91,19 +88,12 @@ impl Cluster {
             Right::List => ("list", "voicerollouts"),
             Right::Act => ("create", "voicerolloutactions"),
         };
-        let attributes = ResourceAttributes {
-            group: Some(GROUP.into()),
-            resource: Some(resource.into()),
-            verb: Some(verb.into()),
-            namespace: (!namespace.is_empty()).then(|| namespace.to_owned()),
-            ..ResourceAttributes::default()
-        };
         let spec = SubjectAccessReviewSpec {
             user: Some(caller.name.clone()),
             groups: Some(caller.groups.clone()),
             uid: caller.uid.clone(),
             extra: Some(caller.extra.clone()),
-            resource_attributes: Some(attributes),
+            resource_attributes: Some(access::right(verb, resource, namespace)),
             ..SubjectAccessReviewSpec::default()
         };
         let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
@@ -114,9 +104,23 @@ impl Cluster {
         Ok(allowed)
     }
 
+    /// The operator's own question: that it is refused says nothing about the caller, and its words are for the log.
     async fn ask<T>(&self, what: &str, request: impl Future<Output = kube::Result<T>>) -> Result<T, Refusal> {
-        let _turn = self.reviews.acquire().await;
-        in_time(what, request).await
+        let in_turn = async {
+            let _turn = self.reviews.acquire().await;
+            request.await.inspect_err(|error| {
+                if let kube::Error::Api(status) = error {
+                    tracing::warn!(code = status.code, error = status.message, "dashboard: {what}");
+                }
+            })
+        };
+        in_time(what, in_turn).await.map_err(|refusal| match refusal {
+            Refusal::Unavailable(_) => refusal,
+            Refusal::BadToken | Refusal::Forbidden(_) => {
+                Refusal::Unavailable(format!("{what}: the operator may not ask the API server about it; its log says more"))
+            }
+            _ => Refusal::Unavailable(format!("{what}: the API server does not take the operator's question; its log says more")),
+        })
     }
 }
 

@@ -1,22 +1,18 @@
 //! The dashboard of one person on their own machine: their kubeconfig, and a secret that only the page they opened knows.
 
-use std::time::Duration;
-
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
-use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use k8s_openapi::api::authorization::v1::{SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use sha2::{Digest, Sha256};
 
-use super::access::{Access, Caller, Token};
+use super::access::{Access, Caller, RIGHT_FOR, Token, right};
 use super::cached::Cached;
 use super::cluster::in_time;
 use super::refusal::Refusal;
-use crate::api::common::GROUP;
 
-const RIGHT_FOR: Duration = Duration::from_secs(30);
 const RIGHTS: usize = 1024;
 
 /// One person.
@@ -47,13 +43,7 @@ impl Local {
         if let Some(known) = self.rights.get(&key) {
             return Ok(known);
         }
-        let attributes = ResourceAttributes {
-            group: Some(GROUP.into()),
-            resource: Some("voicerolloutactions".into()),
-            verb: Some("create".into()),
-            namespace: Some(namespace.to_owned()),
-            ..ResourceAttributes::default()
-        };
+        let attributes = right("create", "voicerolloutactions", namespace);
         let spec = SelfSubjectAccessReviewSpec { resource_attributes: Some(attributes), ..SelfSubjectAccessReviewSpec::default() };
         let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
         let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());

@@ -3,7 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `GET /dashboard` | the page; its scripts and style lie below it |
-//! | `GET /dashboard/api/me` | who asks, and whether buttons work here |
+//! | `GET /dashboard/api/me` | who asks |
 //! | `GET /dashboard/api/rollouts` | the list, as far as the caller may see it |
 //! | `GET /dashboard/api/rollouts/NS/NAME` | one in detail, with its runs, as the API server shows it to the caller |
 //! | `GET /dashboard/api/stream` | the list, then changes, as JSON objects on a line each |
@@ -24,6 +24,7 @@ mod local;
 mod origin;
 mod page;
 pub mod refusal;
+mod seats;
 mod steps;
 mod stream;
 mod view;
@@ -35,9 +36,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 pub use access::{Access, Caller};
 pub use board::Board;
@@ -45,10 +47,10 @@ pub use cluster::Cluster;
 pub use local::Local;
 pub use origin::Hosts;
 
-use super::ServerError;
+use self::seats::Seats;
+use super::{ServerError, late};
+use crate::operator::process::stopped;
 
-/// Streams that may be open at the same time.
-const STREAMS: usize = 200;
 /// Limit of a request body, in bytes.
 const MAX_BODY: usize = 4096;
 
@@ -60,13 +62,15 @@ pub struct Dashboard {
     hosts: Hosts,
     /// Commands may be given.
     actions: bool,
-    streams: Arc<Semaphore>,
+    seats: Arc<Seats>,
+    /// True: streams end.
+    stop: Option<watch::Receiver<bool>>,
 }
 
 impl Dashboard {
     /// A dashboard that shows `board` to those whom `access` lets in; with `actions` its buttons work.
     pub fn new(board: Arc<Board>, access: Arc<dyn Access>, hosts: Hosts, actions: bool) -> Self {
-        Self { board, access, hosts, actions, streams: Arc::new(Semaphore::new(STREAMS)) }
+        Self { board, access, hosts, actions, seats: Arc::default(), stop: None }
     }
 
     /// Its routes.
@@ -80,19 +84,21 @@ impl Dashboard {
             .route("/actions/{namespace}/{name}", get(api::outcome))
             .route("/stream", get(stream::open))
             .layer(DefaultBodyLimit::max(MAX_BODY))
+            .layer(from_fn_with_state(hosts, origin::own_page))
             .with_state(self);
-        page::routes().nest("/dashboard/api", api).layer(axum::middleware::from_fn_with_state(hosts, origin::check))
+        page::routes().nest("/dashboard/api", api).layer(from_fn_with_state(hosts, origin::by_name))
     }
 
-    /// Serves until `stop` is true or its sender is gone. Streams end at once.
+    /// Serves until `stop` is true or its sender is gone. Streams end at once, other requests have five seconds to finish.
     ///
     /// # Errors
     /// When the server stops by itself.
-    pub async fn serve(self, listener: TcpListener, mut stop: watch::Receiver<bool>) -> Result<(), ServerError> {
-        let server = axum::serve(listener::Patient::new(listener), self.router());
+    pub async fn serve(mut self, listener: TcpListener, stop: watch::Receiver<bool>) -> Result<(), ServerError> {
+        self.stop = Some(stop.clone());
+        let server = axum::serve(listener::Patient::new(listener), self.router()).with_graceful_shutdown(stopped(stop.clone()));
         tokio::select! {
             result = server => result.map_err(ServerError::Serve),
-            _ = stop.wait_for(|stop| *stop) => Ok(()),
+            () = late(stop) => Ok(()),
         }
     }
 }

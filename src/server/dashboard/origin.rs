@@ -53,11 +53,12 @@ impl Hosts {
     }
 }
 
-/// Refuses what other sites sent; adds the headers.
-pub async fn check(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
-    let mut response = match problem(hosts, request.headers()) {
-        Some(problem) => Refusal::Forbidden(problem).into_response(),
-        None => next.run(request).await,
+/// Refuses names that are not the dashboard's; adds the headers.
+pub async fn by_name(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
+    let mut response = if hosts.allow(text(request.headers(), &header::HOST).unwrap_or_default()) {
+        next.run(request).await
+    } else {
+        Refusal::Forbidden("the dashboard of this machine goes by 127.0.0.1 or localhost, and by no other name".into()).into_response()
     };
     for (name, value) in HEADERS {
         response.headers_mut().insert(name, HeaderValue::from_static(value));
@@ -65,17 +66,26 @@ pub async fn check(State(hosts): State<Hosts>, request: Request, next: Next) -> 
     response
 }
 
-fn problem(hosts: Hosts, headers: &HeaderMap) -> Option<String> {
-    let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let host = text(&header::HOST).unwrap_or_default();
-    if !hosts.allow(host) {
-        return Some("the dashboard of this machine goes by 127.0.0.1 or localhost, and by no other name".into());
+/// Refuses what pages of other sites sent. Not for the page itself: links and sign-ins of proxies lead to it, and it tells
+/// nothing.
+pub async fn own_page(State(hosts): State<Hosts>, request: Request, next: Next) -> Response {
+    if is_foreign(hosts, request.headers()) {
+        return Refusal::Forbidden("another site sent this request".into()).into_response();
     }
-    let site = text(&FETCH_SITE).unwrap_or("none");
+    next.run(request).await
+}
+
+fn is_foreign(hosts: Hosts, headers: &HeaderMap) -> bool {
+    let site = text(headers, &FETCH_SITE).unwrap_or("none");
     if !matches!(site, "none" | "same-origin") {
-        return Some("another site sent this request".into());
+        return true;
     }
     // Behind a proxy the two may differ for good reasons, and there the token alone decides.
-    let origin = text(&header::ORIGIN).filter(|_| hosts != Hosts::Any);
-    origin.is_some_and(|origin| origin != format!("http://{host}")).then(|| "another site sent this request".into())
+    let origin = text(headers, &header::ORIGIN).filter(|_| hosts != Hosts::Any);
+    let host = text(headers, &header::HOST).unwrap_or_default();
+    origin.is_some_and(|origin| origin != format!("http://{host}"))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or("?"))
 }

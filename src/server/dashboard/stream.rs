@@ -3,12 +3,12 @@
 //! | `type` | what |
 //! |---|---|
 //! | `snapshot` | `rollouts`: a part of the list |
-//! | `synced` | the list is complete; `at`: the server's time |
+//! | `synced` | the list is complete; `at`: the server's time; `trouble`: why the list may be old, where it may |
 //! | `changed` | `rollout`: as it is now |
 //! | `deleted` | `namespace`, `name` |
 //! | `run` | a run of the rollout `namespace`, `name` has changed |
-//! | `heartbeat` | nothing, every 15 s; `at`: the server's time |
-//! | `end` | the stream ends; `reason`: `behind` (begin anew), or why the caller is not let in any more |
+//! | `heartbeat` | nothing, every 15 s; `at` and `trouble` as above |
+//! | `end` | the stream ends; `reason`: `behind` (begin anew), `stopping`, or why the caller is not let in any more |
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -17,52 +17,51 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream;
 use jiff::Timestamp;
-use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
+use serde_json::json;
 use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::sync::watch;
 use tokio::time::Interval;
 
 use super::Dashboard;
 use super::access::{Caller, Token};
 use super::board::{Change, array, text};
 use super::refusal::Refusal;
+use super::seats::Seat;
 
 /// Time between heartbeats; at each the caller's token and rights are looked at again.
 pub const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Rollouts in one line of the snapshot.
 const PART: usize = 100;
+const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 const SNAPSHOT: &str = r#"{"type":"snapshot","rollouts":"#;
 
 /// `GET /dashboard/api/stream`
 pub async fn open(State(dashboard): State<Dashboard>, headers: HeaderMap) -> Result<Response, Refusal> {
     let token = Token::of(&headers)?;
     let caller = dashboard.access.caller(&token).await?;
-    let permit = dashboard.streams.clone().try_acquire_owned();
-    let permit = permit.map_err(|_| Refusal::Unavailable("too many dashboards are open; close one".into()))?;
+    let seat = dashboard.seats.take(&caller.name)?;
     dashboard.filled()?;
     // Rights first, or changes would pile up meanwhile.
     let mut view = Viewer { dashboard, token, caller, namespaces: HashMap::new() };
-    let (lines, _) = view.dashboard.board.look();
-    for ((namespace, _), _) in lines {
+    for namespace in view.dashboard.board.namespaces() {
         view.sees(&namespace).await?;
     }
     let (lines, changes) = view.dashboard.board.look();
-    let mut seen = Vec::new();
+    let mut list = VecDeque::new();
     for ((namespace, _), line) in lines {
         if view.sees(&namespace).await? {
-            seen.push(line);
+            list.push_back(line);
         }
     }
-    let mut first: VecDeque<Bytes> = seen.chunks(PART).map(|part| array(SNAPSHOT, part, "}\n")).collect();
-    first.push_back(text(&json!({"type": "synced", "at": now()})));
     let mut beats = tokio::time::interval(HEARTBEAT);
     beats.reset();
-    let open = Open { view, first, changes, beats, _permit: permit };
+    let stop = view.dashboard.stop.clone();
+    let open = Open { view, list: Some(list), changes, beats, stop, _seat: seat };
     let lines = stream::unfold(Some(open), |open| async {
         let mut open = open?;
         let line = open.next().await;
@@ -71,7 +70,9 @@ pub async fn open(State(dashboard): State<Dashboard>, headers: HeaderMap) -> Res
             Err(line) => (Ok(line), None),
         })
     });
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+    // Proxies pass lines on as they come.
+    let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (UNBUFFERED, "no")];
+    Ok((headers, Body::from_stream(lines)).into_response())
 }
 
 /// Who looks, and at which namespaces.
@@ -96,7 +97,9 @@ impl Viewer {
     /// The token and the rights may be gone by now.
     async fn again(&mut self) -> Result<(), Refusal> {
         self.caller = self.dashboard.access.caller(&self.token).await?;
-        let before = std::mem::take(&mut self.namespaces);
+        let mut before = std::mem::take(&mut self.namespaces);
+        let there = self.dashboard.board.namespaces();
+        before.retain(|namespace, _| there.contains(namespace));
         for (namespace, saw) in before {
             if saw != self.sees(&namespace).await? {
                 return Err(Refusal::Forbidden("your rights have changed".into()));
@@ -104,28 +107,44 @@ impl Viewer {
         }
         Ok(())
     }
+
+    /// A line that tells how the board stands.
+    fn stand(&self, kind: &str) -> Bytes {
+        text(&json!({"type": kind, "at": Timestamp::now(), "trouble": self.dashboard.board.trouble()}))
+    }
 }
 
 struct Open {
     view: Viewer,
-    first: VecDeque<Bytes>,
+    /// What has not been told of the list; shared with the board, and made into text when somebody reads it.
+    list: Option<VecDeque<Bytes>>,
     changes: broadcast::Receiver<Arc<Change>>,
     beats: Interval,
-    _permit: OwnedSemaphorePermit,
+    stop: Option<watch::Receiver<bool>>,
+    _seat: Seat,
 }
 
 impl Open {
     /// The next line; `Err`: the last one.
     async fn next(&mut self) -> Result<Bytes, Bytes> {
-        if let Some(line) = self.first.pop_front() {
-            return Ok(line);
+        match &mut self.list {
+            Some(list) if !list.is_empty() => {
+                let part: Vec<_> = list.drain(..list.len().min(PART)).collect();
+                return Ok(array(SNAPSHOT, &part, "}\n"));
+            }
+            Some(_) => {
+                self.list = None;
+                return Ok(self.view.stand("synced"));
+            }
+            None => {}
         }
         loop {
             tokio::select! {
                 biased;
+                () = stopping(&mut self.stop) => return Err(end("stopping")),
                 _ = self.beats.tick() => {
                     self.view.again().await.map_err(|refusal| end(&refusal.to_string()))?;
-                    return Ok(text(&json!({"type": "heartbeat", "at": now()})));
+                    return Ok(self.view.stand("heartbeat"));
                 }
                 change = self.changes.recv() => match change {
                     Ok(change) => {
@@ -144,6 +163,10 @@ fn end(reason: &str) -> Bytes {
     text(&json!({"type": "end", "reason": reason}))
 }
 
-fn now() -> Value {
-    json!(Timestamp::now())
+/// Resolves when the server stops; never, where nobody would say so.
+async fn stopping(stop: &mut Option<watch::Receiver<bool>>) {
+    match stop {
+        Some(stop) => drop(stop.wait_for(|stop| *stop).await),
+        None => std::future::pending().await,
+    }
 }

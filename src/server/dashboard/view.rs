@@ -4,11 +4,11 @@ use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::board::Guarded;
 use super::steps;
 use crate::api::common::std_duration;
 use crate::api::status::Phase;
 use crate::api::{VoiceAnalysisRun, VoiceRollout};
+use crate::operator::stores::Guarded;
 
 /// One line of the list.
 #[derive(Serialize)]

@@ -1,6 +1,6 @@
 // Charts as SVG. Each has a title and a description, and the same numbers as a table below it.
 
-import { clock, el, span, svg, table } from "./dom.js";
+import { clock, el, svg, table } from "./dom.js";
 
 const LEFT = 48;
 const RIGHT = 12;
@@ -84,12 +84,31 @@ function key(series, lines) {
       svg("line", { class: `line ${kind}`, x1: 0, x2: 22, y1: 4, y2: 4 })), name)));
 }
 
+/** What a series says at each moment. Points and moments are in the order of their times. */
+function values(points, moments) {
+  let next = 0;
+  return moments.map((t) => {
+    while (next < points.length && points[next][0] <= t) next += 1;
+    return points[next - 1]?.[1];
+  });
+}
+
+/** Points that an open page keeps of a series. */
+const POINTS = 1000;
+
+/** Keeps points by their times within a bound: when there are more, every second one goes. First and last stay. */
+export function thin(points) {
+  if (points.size <= POINTS) return;
+  const times = [...points.keys()].sort((a, b) => a - b);
+  times.forEach((t, at) => at % 2 === 1 && at < times.length - 1 && points.delete(t));
+}
+
 /** Numbers behind a chart: a row for each moment at which something changed. Made when somebody looks. */
 function numbers(caption, series, show) {
   const make = () => {
     const moments = [...new Set(series.flatMap((s) => s.points.map(([t]) => t)))].sort((a, b) => a - b);
-    const value = (s, t) => s.points.filter(([at]) => at <= t).at(-1)?.[1];
-    const rows = moments.map((t) => [clock(t, true), ...series.map((s) => (value(s, t) === undefined ? "–" : show(value(s, t))))]);
+    const columns = series.map((s) => values(s.points, moments));
+    const rows = moments.map((t, at) => [clock(t, true), ...columns.map((values) => (values[at] === undefined ? "–" : show(values[at])))]);
     return table(caption, ["Time", ...series.map((s) => s.name)], rows);
   };
   const box = el("details", {}, el("summary", {}, "Numbers as a table"));
@@ -126,5 +145,3 @@ export function bar(part, kind, words) {
       svg("rect", { class: "rest", width: 100, height: 6 }), svg("rect", { class: `lane ${kind}`, width: wide, height: 6 })),
     words);
 }
-
-export const since = (from, to) => span(to - from);

@@ -1,7 +1,7 @@
 // One rollout: where it stands, what it rests on, what is decided.
 
 import { badge, clock, dollars, el, percent, phase, seconds, section, share, span, table, time, times, verdict } from "./dom.js";
-import { bar, ceiling, figure } from "./charts.js";
+import { bar, ceiling, figure, thin } from "./charts.js";
 import { Actions } from "./actions.js";
 import * as net from "./net.js";
 
@@ -93,7 +93,7 @@ export class Detail {
     this.part("warnings", [status.preflight, status.conditions], () => warnings(status));
     this.part("weights", [detail.staircase, weights, detail.runs, status.phase, this.minute()], () => this.staircase());
     this.part("calls", [status.revisions, detail.history.moments, this.minute()], () => this.calls());
-    this.part("gates", [status.gates, detail.runs, detail.runsHidden], () => gates(detail));
+    this.part("gates", [status.gates, detail.runs, detail.runsHidden, detail.runsTrouble], () => gates(detail));
     this.part("curves", [detail.history.gates, this.minute()], () => this.curves());
     this.part("judges", [detail.runs], () => judges(detail));
     this.part("decisions", [status.decisions], () => decisions(status));
@@ -131,9 +131,11 @@ export class Detail {
       this.gates.clear();
     }
     for (const moment of history.moments) this.moments.set(moment.t, moment);
+    thin(this.moments);
     for (const { name, points } of history.gates) {
       if (!this.gates.has(name)) this.gates.set(name, new Map());
       for (const point of points) this.gates.get(name).set(point.t, point);
+      thin(this.gates.get(name));
     }
   }
 
@@ -259,8 +261,10 @@ function gates(detail) {
     return [gate.name, place, verdict(newest.verdict ?? gate.verdict), newest.value ?? "–", evidence(newest.comparison), el("span", { class: "lines" }, newest.message ?? gate.message ?? "", warnings)];
   };
   const rows = (status.gates ?? []).map(row);
-  return rows.length === 0 ? undefined : section("Gates",
+  if (rows.length === 0 && !detail.runsTrouble) return undefined;
+  return section("Gates",
     detail.runsHidden ? el("p", { class: "dim" }, "You may not read voiceanalysisruns here: counts and judges are left out.") : null,
+    detail.runsTrouble ? el("p", { class: "warn" }, `Counts and judges may be incomplete: ${detail.runsTrouble}`) : null,
     table("Gates", ["Gate", "Where", "Verdict", "Value", "Evidence", "In words"], rows, { class: "wide" }));
 }
 

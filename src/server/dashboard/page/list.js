@@ -25,7 +25,9 @@ function cells(r) {
 }
 
 export class List {
-  constructor(rollouts, news) {
+  /** `complete`: whether `rollouts` is all there is. */
+  constructor(rollouts, news, complete) {
+    this.complete = complete;
     this.rollouts = rollouts;
     this.news = news;
     this.rows = new Map();
@@ -48,6 +50,7 @@ export class List {
   }
 
   synced() {
+    this.complete = true;
     this.sort();
   }
 
@@ -101,7 +104,8 @@ export class List {
       if (element.hidden === hit) element.hidden = !hit;
       if (hit) seen += 1;
     }
-    const text = `${seen} of ${this.rows.size}`;
+    const none = this.complete ? "No VoiceRollouts that you may list" : "";
+    const text = this.rows.size === 0 ? none : `${seen} of ${this.rows.size}`;
     if (this.count.textContent !== text) this.count.textContent = text;
   }
 }

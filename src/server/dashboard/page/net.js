@@ -5,13 +5,14 @@ const KEY = "voicerollout-token";
 const QUIET = 40_000; // two heartbeats and a bit
 let token = sessionStorage.getItem(KEY) ?? "";
 
-/** Takes a token out of the part of the address that browsers do not send. */
+/** Takes a token out of the part of the address that browsers do not send; whether there was one. */
 export function fromAddress() {
   const given = /^#token=([A-Za-z0-9_.-]+)$/.exec(location.hash);
   if (given) {
     setToken(given[1]);
     history.replaceState(null, "", location.pathname + "#/");
   }
+  return given !== null;
 }
 
 export const hasToken = () => token !== "";

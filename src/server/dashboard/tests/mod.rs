@@ -6,11 +6,13 @@ mod world;
 
 use axum::body::Body;
 use axum::http::Request;
+use futures::FutureExt;
 use serde_json::json;
 
 use super::page;
 use super::*;
-use world::{World, ask, get_as, rollout};
+use crate::operator::stores::Onlooker;
+use world::{World, ask, get_as, guarded, rollout, run};
 
 #[tokio::test]
 async fn nothing_is_told_without_a_token_that_the_api_server_knows() {
@@ -88,6 +90,71 @@ async fn other_sites_and_other_names_of_this_machine_are_refused() {
         let (status, body) = ask(&here, request(&headers)).await;
         assert_eq!(status, if allowed { 200 } else { 403 }, "{headers:?}: {body}");
     }
+    // Links and sign-ins lead to the page from anywhere, but by its own name.
+    for (path, host, site, code) in [
+        ("/dashboard", "localhost:8090", "cross-site", 200),
+        ("/dashboard", "localhost:8090", "same-site", 200),
+        ("/dashboard/app.js", "localhost:8090", "same-origin", 200),
+        ("/", "localhost:8090", "cross-site", 307),
+        ("/dashboard", "evil.example:8090", "none", 403),
+        ("/dashboard/api/me", "localhost:8090", "cross-site", 403),
+    ] {
+        let request = Request::get(path).header("host", host).header("sec-fetch-site", site).header("authorization", "Bearer of-jane");
+        let response = tower::ServiceExt::oneshot(here.clone().router(), request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), code, "{path} at {host}, {site}");
+        assert!(response.headers().contains_key("content-security-policy"), "{path} at {host}, {site}");
+    }
+}
+
+#[tokio::test]
+async fn what_gates_counted_is_for_those_who_may_read_runs() {
+    let world = World::new();
+    let feed = world.fill(&[rollout("voice", "agent")]);
+    feed.run(&kube::runtime::watcher::Event::Apply(guarded(&run("run-1"))));
+    let app = world.dashboard(true);
+    let detail = async || {
+        let (status, body) = ask(&app, get_as("of-jane", "rollouts/voice/agent")).await;
+        assert_eq!(status, 200, "{body}");
+        let detail: serde_json::Value = serde_json::from_str(&body).unwrap();
+        (detail["history"]["gates"].as_array().unwrap().len(), detail["runs"].as_array().unwrap().len(), detail["runsHidden"].clone())
+    };
+    assert_eq!(detail().await, (1, 1, json!(false)));
+    world.api.break_off("/voiceanalysisruns/", 403);
+    assert_eq!(detail().await, (0, 0, json!(true)));
+    world.api.break_off("/voiceanalysisruns/", 404);
+    assert_eq!(detail().await, (0, 0, json!(false)), "nobody has said that jane may read runs");
+    // What else goes wrong with them is said, and hides neither the rest nor the buttons.
+    for (code, words) in [(500, "read VoiceAnalysisRun run-1: "), (200, "run-1: what the API server has does not fit its kind: ")] {
+        world.api.break_off("/voiceanalysisruns/", code);
+        let (status, body) = ask(&app, get_as("of-jane", "rollouts/voice/agent")).await;
+        let detail: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert!(status == 200 && detail["runsTrouble"].as_str().unwrap().contains(words), "{code}: {status} {body}");
+        assert_eq!((&detail["actions"], &detail["history"]["gates"]), (&json!({"allowed": true}), &json!([])));
+    }
+    world.api.break_off("/voiceanalysisruns/", 401);
+    assert_eq!(ask(&app, get_as("of-jane", "rollouts/voice/agent")).await.0, 401, "a token that has ended meanwhile");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_operator_may_not_ask_is_not_the_callers_fault() {
+    for (what, path) in [("tokenreviews", "me"), ("subjectaccessreviews", "rollouts")] {
+        for (code, words) in [(401, "the operator may not"), (403, "the operator may not"), (422, "does not take the operator's question")]
+        {
+            let world = World::new();
+            world.fill(&[rollout("voice", "agent")]);
+            world.api.break_off(what, code);
+            let (status, body) = ask(&world.dashboard(true), get_as("of-jane", path)).await;
+            assert!(status == 503 && body.contains(words), "{what} {code}: {status} {body}");
+            assert!(!body.contains("serviceaccount"), "{body}");
+        }
+    }
+    // One that waits for its turn waits no longer than one that has it.
+    let world = World::new();
+    world.api.break_off("tokenreviews", 0);
+    let (app, begun) = (world.dashboard(true), tokio::time::Instant::now());
+    let answers = futures::future::join_all((0..20).map(|n| ask(&app, get_as(&format!("of-{n}"), "me")).boxed_local())).await;
+    assert!(answers.iter().all(|(status, body)| *status == 503 && body.contains("does not answer")), "{answers:?}");
+    assert_eq!(begun.elapsed(), std::time::Duration::from_secs(10));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! An API server of a few lines.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use http_body_util::BodyExt;
 use kube::Client;
 use kube::runtime::watcher::Event;
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
-use super::super::board::{Feed, Guarded};
+use super::super::board::Feed;
 use super::super::{Board, Cluster, Dashboard, Hosts};
-use crate::api::VoiceRollout;
-use crate::operator::stores::Onlooker;
+use crate::operator::stores::{Guarded, Onlooker};
 
 /// A request that it was sent.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct Api {
     requests: Mutex<Vec<Asked>>,
     revoked: Mutex<BTreeSet<String>>,
     denied: Mutex<BTreeSet<String>>,
+    /// Answers by a part of the path; 0: none.
+    broken: Mutex<BTreeMap<&'static str, u16>>,
 }
 
 impl Api {
@@ -59,6 +61,12 @@ impl Api {
         self.denied.lock().insert(verb.into());
     }
 
+    /// From now on a request whose path holds `what` gets this status code, with 200 something that is no object; with 0
+    /// it gets nothing.
+    pub fn break_off(&self, what: &'static str, code: u16) {
+        self.broken.lock().insert(what, code);
+    }
+
     async fn answer(&self, request: Request<kube::client::Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
@@ -67,6 +75,13 @@ impl Api {
         let path = parts.uri.path().to_owned();
         let what = format!("{} {path}", parts.method);
         self.requests.lock().push(Asked { what, authorization: authorization.clone(), body: body.clone() });
+        let broken = self.broken.lock().iter().find(|(what, _)| path.contains(**what)).map(|(_, code)| *code);
+        match broken {
+            Some(0) => return std::future::pending().await,
+            Some(200) => return json_answer(200, json!({"spec": 1})),
+            Some(code) => return failure(code, "system:serviceaccount:voice-system:operator cannot do this"),
+            None => {}
+        }
         let caller = authorization.as_deref().and_then(|a| a.strip_prefix("Bearer of-")).unwrap_or_default();
         let last = path.rsplit('/').next().unwrap_or_default();
         match last {
@@ -118,7 +133,11 @@ fn json_answer(code: u16, body: Value) -> Response<Body> {
 }
 
 fn failure(code: u16, message: &str) -> Response<Body> {
-    json_answer(code, json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": "x", "message": message}))
+    let reason = if code == 404 { "NotFound" } else { "x" };
+    json_answer(
+        code,
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message}),
+    )
 }
 
 pub fn rollout(namespace: &str, name: &str) -> Value {
@@ -135,7 +154,7 @@ pub fn rollout(namespace: &str, name: &str) -> Value {
     })
 }
 
-fn run(name: &str) -> Value {
+pub fn run(name: &str) -> Value {
     let at = "2026-01-01T00:00:00Z";
     let judge = json!({"model": "m", "promptHash": "p", "evidenceHash": "e", "votes": ["PASS"], "tokens": {"input": 5, "output": 2}, "microDollars": 1200});
     let pod = json!({"pod": "pod-memory-of-the-gate", "first": 1, "last": 2, "counts": [1]});
@@ -147,7 +166,7 @@ fn run(name: &str) -> Value {
         }}]},
         "status": {"phase": "Running", "gates": [{
             "name": "judge", "memory": {"pods": [pod]}, "inFlight": {"key": "idempotency-key", "startedAt": at},
-            "measurements": [{"startedAt": at, "finishedAt": at, "verdict": "Pass", "judge": judge}],
+            "measurements": [{"startedAt": at, "finishedAt": at, "verdict": "Pass", "value": "0.25", "judge": judge}],
         }]},
     })
 }
@@ -192,8 +211,8 @@ pub fn list(feed: &Feed, rollouts: &[Value]) {
     feed.rollout(&Event::InitDone);
 }
 
-pub fn guarded(rollout: &Value) -> Guarded<VoiceRollout> {
-    serde_json::from_value(rollout.clone()).unwrap()
+pub fn guarded<K: DeserializeOwned + kube::Resource>(object: &Value) -> Guarded<K> {
+    serde_json::from_value(object.clone()).unwrap()
 }
 
 pub fn get_as(token: &str, path: &str) -> Request<Body> {
