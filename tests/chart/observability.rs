@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -71,6 +72,27 @@ fn promtool_takes_the_alerts() {
     let output =
         Command::new(promtool).args(["check", "rules"]).arg(root().join("charts/voicerollout/files/alerts.yaml")).output().unwrap();
     assert!(output.status.success(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn grafana_s_schema_takes_the_dashboard() {
+    let Some(check) = listed(&["VOICEROLLOUT_GRAFANA_SCHEMA"]) else {
+        let _ =
+            writeln!(std::io::stderr(), "SKIPPED: no schema of Grafana's; set VOICEROLLOUT_GRAFANA_SCHEMA to a program that checks files");
+        return;
+    };
+    let file = root().join("charts/voicerollout/files/dashboard.json");
+    let checked = |path: &Path| Command::new(&check).arg(path).output().unwrap();
+    let output = checked(&file);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut wrong: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    wrong["panels"][0]["gridPos"]["x"] = json!("left");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wrong.json");
+    std::fs::write(&path, wrong.to_string()).unwrap();
+    let output = checked(&path);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("panels[0]"), "{said}");
 }
 
 #[test]

