@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 /// Failures in a row after which people are told.
 const TOLD_AFTER: u32 = 3;
-/// A pod that is read for so long after it was asked to end does not end at SIGTERM at once.
+/// A pod that is read for so long after SIGTERM does not end at once.
 const WENT_ON: SignedDuration = SignedDuration::from_secs(2);
 /// Calls that may all end, by themselves, between a reading and the next.
 const LAST: u64 = 2;
@@ -22,6 +22,8 @@ pub struct PodFacts {
     pub restarts: i32,
     /// All of its containers have ended, each with exit code 0.
     pub ended_well: bool,
+    /// Seconds that `preStop.sleep` keeps SIGTERM back, of the container with the longest.
+    pub pre_stop: i64,
 }
 
 /// Readings of one pod.
@@ -36,7 +38,7 @@ pub struct Ledger {
     read_at: Timestamp,
     zero_since: Option<Timestamp>,
     facts: PodFacts,
-    /// The first reading after it was asked to end, and whether one followed [`WENT_ON`] later.
+    /// The first reading after it was asked to end, and whether one followed [`WENT_ON`] after SIGTERM.
     ending_read_at: Option<Timestamp>,
     went_on: bool,
     /// Readings that have failed, one after the other.
@@ -77,7 +79,8 @@ impl Ledger {
                 self.zero_since = (calls == 0).then(|| self.zero_since.filter(|_| !gap).unwrap_or(at));
                 if self.facts.ending {
                     let first = *self.ending_read_at.get_or_insert(at);
-                    self.went_on |= at.duration_since(first) >= WENT_ON;
+                    let terms = SignedDuration::from_secs(self.facts.pre_stop.max(0));
+                    self.went_on |= at.duration_since(first) >= terms.saturating_add(WENT_ON);
                 }
             }
             Err(problem) => {
@@ -201,6 +204,14 @@ mod tests {
         assert_eq!(ends(&[Ok(3), Ok(1)], well), 0, "it went on, and ended after its last call");
         assert_eq!(ends(&[Ok(1)], well), 1, "it was read once more and ended at once");
         assert_eq!(ends(&[Ok(3), Ok(3)], well), 3, "its own drain timeout was over");
+        let slept = |secs| {
+            let mut l = ledger();
+            l.look(PodFacts { ending: true, pre_stop: 10, ..PodFacts::default() });
+            (0..=secs).for_each(|s| drop(read(&mut l, s, Ok(1))));
+            l.look(PodFacts { pre_stop: 10, ..well });
+            l.cut_at_end()
+        };
+        assert_eq!((slept(11), slept(12)), (1, 0), "the time before SIGTERM says nothing of how it takes it");
         assert_eq!(ends(&[Ok(3), Ok(1)], killed), 1, "its grace period was over");
         assert_eq!(ends(&[Ok(0)], killed), 0);
         assert_eq!(ends(&[Err("refused".into())], killed), 3, "what it had before it could not be read");

@@ -256,7 +256,10 @@ fn how_a_pod_lives_and_ends_is_kept() {
     let waiting = || (json!({"waiting": {}}), 0);
     let alive = pod("Running", &[running(), (json!({"running": {}}), 2)], |_| ());
     assert_eq!((alive.ready, alive.never_ran, alive.ip, &*alive.set), (true, false, Some("10.1.2.3".parse().unwrap()), "r-h"));
-    assert_eq!(alive.facts, PodFacts { ending: false, restarts: 2, ended_well: false });
+    assert_eq!(alive.facts, PodFacts { ending: false, restarts: 2, ended_well: false, pre_stop: 0 });
+    let sleeps = |seconds: i64| json!({"name": "c", "lifecycle": {"preStop": {"sleep": {"seconds": seconds}}}});
+    let spec = json!({"containers": [sleeps(5), {"name": "d"}, sleeps(10)]});
+    assert_eq!(pod("Running", &[running()], |p| p["spec"] = spec).facts.pre_stop, 10);
     assert!(pod("Pending", &[waiting()], |_| ()).never_ran);
     assert!(!pod("Pending", &[running()], |_| ()).never_ran, "a second container still waits; the first may talk");
     assert!(!pod("Running", &[waiting()], |_| ()).never_ran, "it crashed, and was reached before");

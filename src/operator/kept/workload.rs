@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::{Selector, SelectorExt};
 use kube::{Resource, ResourceExt};
@@ -122,6 +122,7 @@ impl PodKept {
                 ending: pod.meta().deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")),
                 restarts: containers().map(|c| c.restart_count).sum(),
                 ended_well: containers().next().is_some() && containers().all(|c| ended(c) == Some(0)),
+                pre_stop: pod.spec.iter().flat_map(|s| &s.containers).filter_map(pre_stop).max().unwrap_or(0),
             },
             cost: annotation(COST_ANNOTATION).and_then(|c| c.parse().ok()).unwrap_or(0),
             mark: annotation(MARK_ANNOTATION).map(mark_of),
@@ -130,6 +131,10 @@ impl PodKept {
             sidecar: Sidecar::of_pod(pod.annotations()),
         }
     }
+}
+
+fn pre_stop(container: &Container) -> Option<i64> {
+    Some(container.lifecycle.as_ref()?.pre_stop.as_ref()?.sleep.as_ref()?.seconds)
 }
 
 impl PodKept {

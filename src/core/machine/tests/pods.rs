@@ -58,7 +58,7 @@ impl World {
         // One reading at least comes in between.
         let over = |a: &mut Agent| a.ending.is_some_and(|since| (a.calls == 0 && now > since) || killed(since));
         for mut agent in self.agents.extract_if(.., over).collect::<Vec<_>>() {
-            agent.ledger.look(PodFacts { ending: true, restarts: 0, ended_well: agent.calls == 0 });
+            agent.ledger.look(PodFacts { ending: true, ended_well: agent.calls == 0, ..PodFacts::default() });
             self.gone_pods.push(agent.end());
         }
         for set in &mut self.seen.replica_sets {
