@@ -34,6 +34,11 @@ pub struct VoiceRolloutActionSpec {
     /// Hash of the revision the person saw (`status.canaryRevision`); for another one the action is refused.
     #[schemars(length(min = 1, max = 63))]
     pub revision: String,
+    /// Step that the person saw (`status.stepDisplay`, `3/10`); at another one the action is refused. Of `promote` and
+    /// `skipStep`; absent: whichever step it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 21), regex(pattern = r"^[0-9]+/[0-9]+$"))]
+    pub step: Option<String>,
     /// The command.
     pub verb: Verb,
     /// Why.

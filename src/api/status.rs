@@ -49,6 +49,9 @@ pub struct VoiceRolloutStatus {
     /// Hash of the step list the index belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steps_hash: Option<String>,
+    /// Steps of this attempt, as people count, where a person overrode what was missing: the decisions say what, who and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overridden_steps: Vec<String>,
     /// Attempt at the canary revision, counting from 1; `retry` adds one.
     #[serde(default)]
     pub attempt: i32,
@@ -276,7 +279,7 @@ pub struct Promotion {
 pub enum Grounds {
     /// There was no stable revision.
     First,
-    /// Every step passed.
+    /// Every step passed, or a person overrode what it lacked (`overriddenSteps`).
     StepsPassed,
     /// It was stable before and lies within `rollbackWindow`.
     RollbackWindow,

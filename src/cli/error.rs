@@ -4,6 +4,7 @@ use kube::core::Status;
 use kube::runtime::watcher;
 
 use super::exit::Exit;
+use crate::sim::PATCH_FAILED;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +63,12 @@ pub enum CliError {
         /// What there is, one line a revision.
         there: Vec<String>,
     },
-    /// There is nothing to do.
-    #[error("{0}")]
-    Nothing(String),
+    /// What was read is not what is there any more.
+    #[error("{what}: somebody changed it at the same moment; nothing was done: try again")]
+    Overtaken {
+        /// What was being done, to which object.
+        what: String,
+    },
     /// The person was asked, and did not say yes.
     #[error("nothing was done")]
     Declined,
@@ -142,6 +146,8 @@ impl CliError {
             }
             401 => Self::Api { what, message: format!("the API server does not accept these credentials ({message}); log in again") },
             404 if unserved => Self::NotInstalled { what },
+            // Our patches say what the object has to be; nothing else of theirs can fail.
+            422 if message == PATCH_FAILED => Self::Overtaken { what },
             _ => Self::Api { what, message },
         }
     }

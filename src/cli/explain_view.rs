@@ -8,7 +8,7 @@ mod tests;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
-use super::status_view::{clock, relative, section, span};
+use super::status_view::{clock, compared_weight, relative, section, span};
 use super::table::{Cell, Ink, Paint, clean, lines};
 use crate::api::analysis::Mode;
 use crate::api::run::{Consequence, GateStatus, Verdict};
@@ -44,7 +44,7 @@ pub fn render(rollout: &VoiceRollout, runs: &[VoiceAnalysisRun], now: Timestamp,
             }
             section(&mut out, paint, "WHAT HAPPENED", happened(status, inner));
             section(&mut out, paint, "WHAT IT WAITS FOR", waits(status, inner));
-            section(&mut out, paint, "GATES", gates(status, runs, now, inner));
+            section(&mut out, paint, "GATES", gates(status, runs, compared_weight(rollout, status), now, inner));
             section(&mut out, paint, "WHAT HAPPENS NEXT", next(rollout, status, now, inner));
         }
     }
@@ -64,8 +64,8 @@ fn waits(status: &VoiceRolloutStatus, paint: Paint) -> Vec<String> {
     if status.waiting_for.is_empty() || status.abort.is_some() { Vec::new() } else { paint.wrapped(&status.waiting_for) }
 }
 
-/// Every gate with what it has found of both arms, those that stop something first.
-fn gates(status: &VoiceRolloutStatus, runs: &[VoiceAnalysisRun], now: Timestamp, paint: Paint) -> Vec<String> {
+/// Every gate with what it has found of both arms at a canary weight in percent, those that stop something first.
+fn gates(status: &VoiceRolloutStatus, runs: &[VoiceAnalysisRun], weight: i32, now: Timestamp, paint: Paint) -> Vec<String> {
     let newest = |gate: &GateSummary| {
         let of_kind = runs.iter().filter(|r| r.spec.kind == gate.kind);
         of_kind.filter_map(|r| r.status.as_ref()).flat_map(|s| &s.gates).find(|g| g.name == gate.name)
@@ -82,7 +82,7 @@ fn gates(status: &VoiceRolloutStatus, runs: &[VoiceAnalysisRun], now: Timestamp,
         let (ink, verdict) = verdict(gate);
         out.extend(lines(paint, &[[Cell::new(Ink::Bold, &gate.name), Cell::new(ink, verdict)]]));
         let inner = paint.indented(2);
-        let counted = newest(gate).and_then(|g| counted(g, status.weights.desired, now));
+        let counted = newest(gate).and_then(|g| counted(g, weight, now));
         let said = if gate.message.is_empty() { "No measurement yet.".to_owned() } else { gate.message.clone() };
         let told = counted.unwrap_or_else(|| vec![said]);
         let warnings = gate.warnings.iter().map(|w| format!("Warning: {w}"));

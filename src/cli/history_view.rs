@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 use kube::ResourceExt;
 use serde::Serialize;
 
-use super::status_view::{clock, relative};
+use super::status_view::{clock, grounds, relative};
 use super::table::{Cell, Ink, Paint, lines};
 use crate::api::VoiceRolloutStatus;
 use crate::api::status::{DecisionRecord, RevisionStatus, Role};
@@ -112,16 +112,8 @@ pub fn decisions(decisions: &[DecisionRecord], paint: Paint) -> String {
     }
     let title = ["AT", "REVISION", "STEP", "DECISION", "WHY"].map(|t| Cell::new(Ink::Bold, t));
     let row = |d: &DecisionRecord| {
-        let values = if d.values.is_empty() { String::new() } else { format!(" [{}]", d.values.join(", ")) };
-        let by = d.by.as_ref().map(|by| format!(" (by {by})")).unwrap_or_default();
         let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-        [
-            Cell::new(Ink::Dim, clock(d.at.0)),
-            or_dash(&d.revision).into(),
-            or_dash(&d.step).into(),
-            (&d.decision).into(),
-            format!("{}{values}{by}", d.reason).into(),
-        ]
+        [Cell::new(Ink::Dim, clock(d.at.0)), or_dash(&d.revision).into(), or_dash(&d.step).into(), (&d.decision).into(), grounds(d).into()]
     };
     let table: Vec<[Cell; 5]> = std::iter::once(title).chain(decisions.iter().map(row)).collect();
     lines(paint, &table).join("\n") + "\n"

@@ -151,7 +151,8 @@ async fn order(args: &args::OrderArgs, verb: verbs::Action, yes: bool, program: 
 async fn session(connection: &Connection, program: String) -> Result<Session, CliError> {
     let (client, namespace) = connect::connect(connection).await?;
     let interactive = std::io::stdin().is_terminal() && std::io::stderr().is_terminal();
-    Ok(Session { client, namespace, program, paint: paint(), terminal: std::io::stdout().is_terminal(), interactive })
+    let (paint, terminal) = (paint(), std::io::stdout().is_terminal());
+    Ok(Session { client, namespace, program, paint, terminal, interactive, asker: verbs::terminal() })
 }
 
 /// Of a terminal its width, and colours unless `NO_COLOR` is set; of anything else neither.

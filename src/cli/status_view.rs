@@ -3,19 +3,23 @@
 mod counted;
 mod steps;
 
+pub(super) use steps::At;
+
 #[cfg(test)]
 mod tests;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::list_view::phase_ink;
 use super::table::{Cell, Ink, Paint, lines};
 use crate::api::analysis::Mode;
 use crate::api::conditions::{CALLS_READABLE, INVALID_SPEC, REFERENCES_RESOLVED, ROUTES_IN_SYNC, WEIGHTS_REACHABLE};
 use crate::api::proof::SplitVerdict;
 use crate::api::run::{RunKind, Verdict};
-use crate::api::status::{AbortRecord, DecisionRecord, GateSummary, Phase, PreflightFinding, RevisionStatus, Role};
+use crate::api::status::{AbortRecord, DecisionRecord, GateSummary, PreflightFinding, RevisionStatus, Role};
 use crate::api::{VoiceAnalysisRun, VoiceRollout, VoiceRolloutStatus};
+use crate::core::workers;
 
 /// Newest decisions shown.
 const DECISIONS: usize = 8;
@@ -35,7 +39,7 @@ pub fn render(rollout: &VoiceRollout, runs: &[VoiceAnalysisRun], now: Timestamp,
     section(&mut out, title, "PREFLIGHT", preflight(&status.preflight, paint));
     section(&mut out, title, "STEPS", steps::view(&rollout.spec, status, now, paint));
     section(&mut out, title, "GATES", gates(&status.gates, paint));
-    section(&mut out, title, "COUNTED CALLS", counted::view(runs, status.weights.desired, now, paint));
+    section(&mut out, title, "COUNTED CALLS", counted::view(runs, compared_weight(rollout, status), now, paint));
     section(&mut out, title, "REVISIONS", revisions(&status.revisions, now, paint));
     section(&mut out, title, "DECISIONS", decisions(&status.decisions, paint));
     finish(&out)
@@ -106,14 +110,8 @@ fn facts(rollout: &VoiceRollout, status: &VoiceRolloutStatus, now: Timestamp) ->
 }
 
 fn phase(status: &VoiceRolloutStatus) -> Cell {
-    let ink = match status.phase {
-        Phase::Healthy => Ink::Green,
-        Phase::Degraded | Phase::Invalid => Ink::Red,
-        Phase::Paused | Phase::Reverting => Ink::Yellow,
-        Phase::Pending | Phase::Initializing | Phase::Progressing | Phase::Promoting => Ink::Cyan,
-    };
     let attempt = if status.attempt > 1 { format!(", attempt {}", status.attempt) } else { String::new() };
-    Cell::new(ink, format!("{:?}{attempt}", status.phase))
+    Cell::new(phase_ink(status.phase), format!("{:?}{attempt}", status.phase))
 }
 
 fn weight(status: &VoiceRolloutStatus) -> String {
@@ -134,6 +132,12 @@ fn weight(status: &VoiceRolloutStatus) -> String {
     text
 }
 
+/// The weight at which gates compare: with workers that pull their jobs, what those reach.
+pub(super) fn compared_weight(rollout: &VoiceRollout, status: &VoiceRolloutStatus) -> i32 {
+    let (asked, spec) = (status.weights.desired, &rollout.spec);
+    if workers::share_calls(&spec.traffic) { workers::compared(asked, spec.replicas) } else { asked }
+}
+
 fn step(status: &VoiceRolloutStatus, now: Timestamp) -> String {
     let since = status.step.started_at.as_ref().filter(|_| status.abort.is_none());
     let since = since.map(|at| format!(", for {}", span(now.duration_since(at.0)))).unwrap_or_default();
@@ -146,13 +150,17 @@ fn aborted(abort: &AbortRecord, now: Timestamp) -> String {
     format!("{} {}{step}, {} % of calls{by}: {}", abort.revision, relative(abort.at.0, now), abort.weight, abort.reason)
 }
 
-/// Conditions that ask for somebody's attention, a line for each line of their message.
-fn problems(conditions: &[Condition]) -> Vec<(&str, String)> {
-    let bad = |c: &&Condition| match c.type_.as_str() {
+/// A condition that asks for somebody's attention.
+pub(super) fn is_problem(c: &&Condition) -> bool {
+    match c.type_.as_str() {
         INVALID_SPEC => c.status == "True",
         ROUTES_IN_SYNC | REFERENCES_RESOLVED | CALLS_READABLE | WEIGHTS_REACHABLE => c.status == "False",
         _ => false,
-    };
+    }
+}
+
+/// Conditions that ask for somebody's attention, a line for each line of their message.
+fn problems(conditions: &[Condition]) -> Vec<(&str, String)> {
     let split = |c: &Condition| c.message.lines().map(str::to_owned).collect::<Vec<_>>();
     let named = |c: &Condition| match c.type_.as_str() {
         INVALID_SPEC => "Invalid",
@@ -163,7 +171,7 @@ fn problems(conditions: &[Condition]) -> Vec<(&str, String)> {
     };
     let label = |(at, (name, line)): (usize, (&'static str, String))| (if at == 0 { name } else { "" }, line);
     let of = |c| split(c).into_iter().map(move |line| (named(c), line)).enumerate().map(label);
-    conditions.iter().filter(bad).flat_map(of).collect()
+    conditions.iter().filter(is_problem).flat_map(of).collect()
 }
 
 /// What would cut live calls, each with its fix below.
@@ -242,17 +250,18 @@ pub(super) fn pods(n: i32) -> String {
 
 fn decisions(decisions: &[DecisionRecord], paint: Paint) -> Vec<String> {
     let row = |record: &DecisionRecord| {
-        let mut why = record.reason.clone();
-        if !record.values.is_empty() {
-            why.push_str(&format!(" [{}]", record.values.join(", ")));
-        }
-        if let Some(by) = &record.by {
-            why.push_str(&format!(" (by {by})"));
-        }
-        [Cell::new(Ink::Dim, clock(record.at.0)), (&record.step).into(), (&record.decision).into(), why.into()]
+        [Cell::new(Ink::Dim, clock(record.at.0)), (&record.step).into(), (&record.decision).into(), grounds(record).into()]
     };
     let newest = &decisions[decisions.len().saturating_sub(DECISIONS)..];
     lines(paint, &newest.iter().map(row).collect::<Vec<[Cell; 4]>>())
+}
+
+/// Why something was decided, on what values and by whom.
+pub(super) fn grounds(record: &DecisionRecord) -> String {
+    let values = (!record.values.is_empty()).then(|| format!("[{}]", record.values.join(", ")));
+    let by = record.by.as_ref().map(|by| format!("(by {by})"));
+    let reason = Some(record.reason.clone()).filter(|reason| !reason.is_empty());
+    [reason, values, by].into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
 /// A time of day in UTC with its date, as it stands in the resource.

@@ -28,6 +28,7 @@ use super::error::CliError;
 use super::table::Paint;
 use crate::api::{VoiceAnalysisRun, VoiceRollout};
 
+pub use ask::{Asker, terminal};
 pub use order::Given;
 pub use status::Follow;
 pub use version::client as client_version;
@@ -51,6 +52,8 @@ pub struct Session {
     pub terminal: bool,
     /// Somebody can be asked: standard input and standard error are terminals.
     pub interactive: bool,
+    /// Asks who can be asked.
+    pub asker: Asker,
 }
 
 impl Session {

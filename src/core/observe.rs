@@ -289,6 +289,8 @@ pub struct ActionSeen {
     pub uid: String,
     /// Hash of the revision the person saw.
     pub revision: String,
+    /// The step the person saw, as people count; `None`: whichever it is.
+    pub step: Option<String>,
     /// The command.
     pub verb: Verb,
     /// Why.

@@ -184,7 +184,7 @@ impl Plan {
             scale_down_delay: std_duration(spec.scale_down_delay),
             abort_scale_down_delay: std_duration(spec.abort_scale_down_delay),
             by_subset: istio.is_some_and(|i| i.destination_rule.is_some()),
-            by_workers: spec.traffic.istio.is_none() && spec.traffic.replicas.is_some(),
+            by_workers: workers::share_calls(&spec.traffic),
             findings: preflight::findings(spec, &seen.surroundings),
             enforce_preflight: spec.preflight == Preflight::Enforce,
             errors,
@@ -195,6 +195,16 @@ impl Plan {
     pub fn weight_at(&self, index: usize) -> i32 {
         let reached = self.steps.iter().take(index + 1);
         reached.filter_map(|s| if let PlanStep::SetWeight(w) = s { Some(*w) } else { None }).next_back().unwrap_or(0)
+    }
+
+    /// Percentage of new calls that the canary gets at a weight.
+    pub fn reached(&self, weight: i32) -> i32 {
+        if self.by_workers { workers::reached(weight, self.replicas) } else { weight }
+    }
+
+    /// The weight at which gates compare.
+    pub fn compared(&self, weight: i32) -> i32 {
+        if self.by_workers { workers::compared(weight, self.replicas) } else { weight }
     }
 
     /// Canary pods while step `index` is the current one, at canary weight `weight` percent.

@@ -2,6 +2,8 @@
 //! canary workers beside stable ones, of which none is taken away: with `n` stable workers and `c` of the canary, the
 //! canary gets `c / (c + n)` of new calls.
 
+use crate::api::rollout::Traffic;
+
 /// Canary workers whose share is nearest to `weight` percent beside `stable` workers, a half rounded up: `n w / (100 - w)`.
 /// At least one for any weight, and at most as many as stable has: more than half of new calls is out of reach.
 pub fn count(weight: i32, stable: i32) -> i32 {
@@ -22,6 +24,21 @@ pub fn share(canary: i32, stable: i32) -> i32 {
         (_, 0) => 100,
         _ => i32::try_from(((200 * c + c + n) / (2 * (c + n))).clamp(1, 99)).unwrap_or(99),
     }
+}
+
+/// New calls are shared by numbers of workers, not by routes.
+pub fn share_calls(traffic: &Traffic) -> bool {
+    traffic.istio.is_none() && traffic.replicas.is_some()
+}
+
+/// Percentage of new calls that the canary gets at a step's `weight`, with the workers for it beside `stable` ones.
+pub fn reached(weight: i32, stable: i32) -> i32 {
+    share(count(weight, stable), stable)
+}
+
+/// The weight at which gates compare: what can be reached of it, since stable gets the rest.
+pub fn compared(weight: i32, stable: i32) -> i32 {
+    weight.min(reached(weight, stable))
 }
 
 /// The weight is more than the workers of a whole stable can share.
@@ -84,6 +101,12 @@ mod tests {
         assert_eq!(told(5, 2), "step weight 5 %: 1 canary worker of 3, 33 % of new calls is the least");
         assert_eq!(told(25, 10), "step weight 25 %: 3 canary workers of 13, 23 % of new calls");
         assert_eq!(told(5, 19), "step weight 5 %: 1 canary worker of 20, 5 % of new calls");
+    }
+
+    #[test]
+    fn gates_compare_at_what_is_reached_and_not_at_more_than_was_asked_for() {
+        let at = |weight, stable| (reached(weight, stable), compared(weight, stable));
+        assert_eq!([at(5, 10), at(25, 10), at(75, 10), at(0, 10), at(5, 0)], [(9, 5), (23, 23), (50, 50), (0, 0), (0, 0)]);
     }
 
     proptest! {

@@ -305,6 +305,7 @@ impl ActionKept {
             name: a.name_any(),
             uid: a.uid().unwrap_or_default(),
             revision: a.spec.revision.clone(),
+            step: a.spec.step.clone(),
             verb: a.spec.verb,
             reason: a.spec.reason.clone(),
             by: a.spec.requested_by.clone(),

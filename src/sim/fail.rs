@@ -114,10 +114,13 @@ pub fn invalid(resource: &Resource, name: &str, causes: Vec<Cause>) -> Box<Statu
     answer
 }
 
-/// 422 for a JSON patch whose operation failed: a `test` that does not hold, a path that is not there. The real server
-/// does not say which one.
+/// All that a real API server says about a JSON patch whose operation failed: a `test` that does not hold, a path that is
+/// not there.
+pub const PATCH_FAILED: &str = "the server rejected our request due to an error in our request";
+
+/// 422 for a JSON patch whose operation failed.
 pub fn patch_failed() -> Box<Status> {
-    status(422, "Invalid", "the server rejected our request due to an error in our request")
+    status(422, "Invalid", PATCH_FAILED)
 }
 
 /// 422 for a patch whose result cannot be decoded.

@@ -34,6 +34,7 @@ use parking_lot::Mutex;
 use crate::core::SpecError;
 use schema::Schema;
 
+pub use fail::PATCH_FAILED;
 pub use journal::{Fault, RequestInfo, Verb};
 pub use nowhere::Nowhere;
 pub use patch::PatchKind;

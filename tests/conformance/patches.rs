@@ -47,7 +47,9 @@ async fn json_patch_whose_test_fails_is_invalid(env: &Env) -> Outcome {
     let old = env.config_map("json-test", json!({})).await?;
     let patch = json_patch(json!([{"op": "replace", "path": "/data/a", "value": "9"}, {"op": "test", "path": "/data/a", "value": "1"}]))?;
     let patched = env.config_maps().patch("json-test", &PatchParams::default(), &patch).await;
-    refused("patch", patched, 422, "Invalid")?;
+    let status = refused("patch", patched, 422, "Invalid")?;
+    // Nothing more, by which whoever sent it knows it.
+    same("message", status.message.as_str(), voicerollout::sim::PATCH_FAILED)?;
     let now = did("get", env.config_maps().get("json-test").await)?;
     same("resourceVersion", now.resource_version(), old.resource_version())
 }

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use voicerollout::api::VoiceRollout;
+use voicerollout::api::run::Verdict;
 use voicerollout::api::status::Phase;
+use voicerollout::api::{VoiceRollout, VoiceRolloutStatus};
 
 use crate::agent::{Agent, NAME, Version};
 use crate::env::AGENT_IMAGE;
@@ -55,7 +56,7 @@ fn a_release_is_begun_watched_explained_undone_and_restarted_with_kubectl() {
         let image = format!("set image {NAME} agent={AGENT_IMAGE}:v2");
         let said = ends(&olga, &image, DONE).await?;
         has(&said, &[&format!("agent {AGENT_IMAGE}:v1 -> {AGENT_IMAGE}:v2"), "is released", "--watch"]);
-        has(&ends(&olga, &image, FAILED).await?, &["nothing was done"]);
+        has(&ends(&olga, &image, DONE).await?, &["nothing was done"]);
         let second = agent.paused_at(25).await?.canary_revision.unwrap_or_default();
         has(&said, &[&second]);
 
@@ -98,26 +99,37 @@ fn a_release_is_begun_watched_explained_undone_and_restarted_with_kubectl() {
 #[test]
 fn a_person_skips_an_analysis_that_does_not_come_to_an_end() {
     run("skip", async |mut agent| {
-        agent.gates(&[gates::judge(&agent)]).await?;
+        let mut judge = gates::judge(&agent);
+        judge["onFail"] = json!("Pause");
+        agent.gates(&[judge]).await?;
         agent.world.set_judge(&agent.model(), "unsure").await?;
         agent
             .start(json!([{"setWeight": 25}, {"analysis": {"templates": [{"name": "canary"}]}}, {"setWeight": 50}, {"pause": {}}]))
             .await?;
         let _traffic = agent.calls(20);
         let olga = Person::new(&agent, "olga", &["view", "command"]).await?;
-        agent.release(&Version::good("v2")).await?;
+        let second = agent.release(&Version::good("v2")).await?;
         agent.wait("the judge to be unsure", |s| s.gates.iter().any(|g| g.verdict.is_none() && !g.message.is_empty())).await?;
         has(&ends(&olga, &format!("promote {NAME}"), FAILED).await?, &["is not a pause", "--skip-step"]);
         has(&ends(&olga, &format!("promote {NAME} --skip-step --reason hurry"), DONE).await?, &["step 2/4 was skipped"]);
         let status = agent.paused_at(50).await?;
         let record = status.decisions.iter().find(|d| d.decision == "Overridden").unwrap();
-        assert!(record.by.as_deref() == Some(&olga.user) && record.reason.contains("hurry"), "{record:?}");
+        assert!(record.by.as_deref() == Some(&olga.user), "{record:?}");
+        has(&record.reason, &["without ai-judge (", "hurry"]);
+        ends(&olga, &format!("promote {NAME}"), DONE).await?;
+        agent.promoted(&second).await?;
+        has(&ends(&olga, &format!("history {NAME} --decisions"), DONE).await?, &["every step passed but 2/4"]);
 
-        // One that has failed is not skipped.
+        // A gate that has failed is not skipped, nor is a release that was aborted.
+        agent.world.set_judge(&agent.model(), "fail").await?;
+        agent.release(&Version::good("v3")).await?;
+        let fails = |s: &VoiceRolloutStatus| s.phase == Phase::Paused && s.gates.iter().any(|g| g.verdict == Some(Verdict::Fail));
+        agent.wait("the judge to fail it", fails).await?;
+        let skip = format!("promote {NAME} --skip-step");
+        has(&ends(&olga, &skip, FAILED).await?, &["gate ai-judge failed", "does not override a failed gate"]);
         ends(&olga, &format!("abort {NAME}"), DONE).await?;
         agent.phase(Phase::Degraded).await?;
-        let refused = ends(&olga, &format!("promote {NAME} --skip-step"), FAILED).await?;
-        has(&refused, &["was aborted"]);
+        has(&ends(&olga, &skip, FAILED).await?, &["was aborted"]);
         Ok(())
     });
 }

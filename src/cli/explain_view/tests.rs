@@ -1,7 +1,9 @@
 use serde_json::json;
 
 use super::*;
+use crate::api::action::Verb;
 use crate::cli::samples::{now, rollout};
+use crate::core::machine::tests::people::worlds;
 
 fn explained(rollout: &VoiceRollout, runs: &[VoiceAnalysisRun], width: usize) -> String {
     let typed = Typed { program: "kubectl voicerollout", namespace: "voice" };
@@ -80,6 +82,78 @@ fn nobody_is_told_to_promote_past_a_failed_gate() {
     let of = |gates| explained(&rollout(json!({"observedGeneration": 4, "phase": "Paused", "gates": gates})), &[], 100);
     assert!(!of(failed.clone()).contains("promote") && of(failed).contains(" abort "));
     assert!(of(held).contains("kubectl voicerollout promote voice-agent -n voice"));
+}
+
+#[test]
+fn no_command_is_offered_that_the_operator_would_refuse() {
+    let verbs =
+        [("promote", Verb::Promote), ("abort", Verb::Abort), ("retry", Verb::Retry), ("pause", Verb::Pause), ("resume", Verb::Resume)];
+    let mut offered = Vec::new();
+    for (name, world) in worlds() {
+        let mut rollout = VoiceRollout::new("agent", world.spec.clone());
+        rollout.status = Some(world.status.clone());
+        let failed = world.status.gates.iter().any(|g| g.verdict == Some(Verdict::Fail));
+        for choice in words::choices(&rollout) {
+            let Some((_, verb)) = verbs.iter().find(|(verb, _)| *verb == choice.verb) else { continue };
+            let verb = if choice.rest.contains("--skip-step") { Verb::SkipStep } else { *verb };
+            let mut w = world.clone();
+            // It says that the abort comes first.
+            if verb == Verb::Retry && failed {
+                assert!(w.command(Verb::Abort).0);
+            }
+            let (did, answer) = w.command(verb);
+            assert!(did, "{name}: {verb:?} is offered ({}) and refused: {answer}", choice.what);
+            offered.push((name, verb));
+        }
+    }
+    let ways = [
+        ("PauseStep", Verb::Promote),
+        ("HeldByError", Verb::Promote),
+        ("PauseHeldByError", Verb::Promote),
+        ("SplitUnseen", Verb::Promote),
+        ("Measuring", Verb::SkipStep),
+        ("StepsOver", Verb::SkipStep),
+        ("PausedByUser", Verb::Resume),
+        ("HeldByFail", Verb::Retry),
+        ("Degraded", Verb::Retry),
+        ("Progressing", Verb::Pause),
+    ];
+    for way in ways {
+        assert!(offered.contains(&way), "{way:?} is not offered: {offered:?}");
+    }
+}
+
+#[test]
+fn nobody_is_sent_back_to_a_version_that_was_aborted_since() {
+    let of = |aborted: bool| {
+        let before = json!({"hash": "aa01", "number": 5, "role": "Retired", "wasStable": true, "aborted": aborted});
+        explained(
+            &rollout(json!({"observedGeneration": 4, "phase": "Healthy", "stableRevision": "5b7c9d", "revisions": [before]})),
+            &[],
+            100,
+        )
+    };
+    assert!(of(false).contains(" undo ") && !of(true).contains(" undo "));
+}
+
+#[test]
+fn a_condition_that_asks_for_attention_is_told_here_too() {
+    let beyond = json!([{"type": "WeightsReachable", "status": "False", "reason": "Beyond", "lastTransitionTime": "2026-03-01T12:00:00Z",
+        "message": "step weight 75 %: 10 canary workers of 20"}]);
+    let text = explained(&rollout(json!({"observedGeneration": 4, "phase": "Progressing", "conditions": beyond})), &[], 100);
+    assert!(text.contains("Wrong: step weight 75 %"), "{text}");
+}
+
+#[test]
+fn a_release_with_an_overridden_step_is_not_said_to_have_passed_every_one() {
+    let of = |steps: serde_json::Value| {
+        let promotion = json!({"revision": "6d5f8c", "grounds": "StepsPassed", "stage": "FullWeight", "since": "2026-03-01T12:00:00Z"});
+        let status = json!({"observedGeneration": 4, "phase": "Promoting", "stableRevision": "5b7c9d", "canaryRevision": "6d5f8c",
+            "promotion": promotion, "overriddenSteps": steps});
+        explained(&rollout(status), &[], 200)
+    };
+    assert!(of(json!([])).contains("every step passed") && !of(json!([])).contains("every step passed but"));
+    assert!(of(json!(["2/4"])).contains("every step passed but 2/4, where a person overrode what was missing"));
 }
 
 #[test]

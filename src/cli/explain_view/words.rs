@@ -2,11 +2,16 @@
 
 use jiff::Timestamp;
 
-use super::super::status_view::{clock, relative};
-use crate::api::conditions::{CALLS_READABLE, INVALID_SPEC, REFERENCES_RESOLVED, ROUTES_IN_SYNC};
+use super::super::status_view::{At, clock, grounds, is_problem, relative};
+use crate::api::analysis::Mode;
+use crate::api::conditions::INVALID_SPEC;
+use crate::api::proof::SplitVerdict;
+use crate::api::rollout::Preflight;
 use crate::api::run::{Consequence, Verdict};
-use crate::api::status::{DecisionRecord, Grounds, Phase, PromotionStage};
+use crate::api::status::{DecisionRecord, GateSummary, Grounds, Phase, PromotionStage, RevisionStatus};
 use crate::api::{VoiceRollout, VoiceRolloutStatus};
+use crate::core::machine::{held_by_forged_run, override_key, waits_for_split};
+use crate::core::workers;
 
 /// Where the release stands and why, a paragraph each.
 pub fn state(rollout: &VoiceRollout, status: &VoiceRolloutStatus, now: Timestamp) -> Vec<String> {
@@ -44,11 +49,7 @@ pub fn state(rollout: &VoiceRollout, status: &VoiceRolloutStatus, now: Timestamp
         all.push(format!("Aborted{by} {when} ({at}){step}, with {} % of new calls on it: {}.", abort.weight, full(&abort.reason)));
         all.extend(abort.explanation.as_ref().map(|why| format!("What the judge makes of it: {why}")));
     }
-    let bad = status.conditions.iter().filter(|c| match c.type_.as_str() {
-        INVALID_SPEC => c.status == "True",
-        ROUTES_IN_SYNC | REFERENCES_RESOLVED | CALLS_READABLE => c.status == "False",
-        _ => false,
-    });
+    let bad = status.conditions.iter().filter(is_problem);
     all.extend(bad.flat_map(|c| c.message.lines().map(|line| format!("Wrong: {line}"))));
     all.extend(status.preflight.iter().map(|f| format!("Calls may be cut: {} Fix: {}", f.sentence, f.fix)));
     all
@@ -77,7 +78,10 @@ fn promoting(status: &VoiceRolloutStatus, canary: &str) -> String {
     let Some(promotion) = &status.promotion else { return format!("{canary} becomes stable.") };
     let why = match promotion.grounds {
         Grounds::First => "it is the first one",
-        Grounds::StepsPassed => "every step passed",
+        Grounds::StepsPassed if status.overridden_steps.is_empty() => "every step passed",
+        Grounds::StepsPassed => {
+            &format!("every step passed but {}, where a person overrode what was missing", status.overridden_steps.join(", "))
+        }
         Grounds::RollbackWindow => "it was stable before and lies within rollbackWindow",
         Grounds::PromotedFull => "a person said promote --full",
     };
@@ -97,7 +101,7 @@ pub fn decision(d: &DecisionRecord) -> String {
         "ReturnedToStable" => "The stable version was asked for again",
         "RollbackStarted" => "The way back began",
         "StepsChanged" => "The steps were edited",
-        "StepsPassed" => "All steps passed",
+        "StepsPassed" => "The steps are over",
         "WeightApplied" => "The weight changed",
         "Aborted" => "Aborted",
         "AbortExplained" => "The judge explained the abort",
@@ -115,10 +119,8 @@ pub fn decision(d: &DecisionRecord) -> String {
         other => other,
     };
     let step = if d.step.is_empty() { String::new() } else { format!(" (step {})", d.step) };
-    let reason = if d.reason.is_empty() { String::new() } else { format!(": {}", d.reason) };
-    let values = if d.values.is_empty() { String::new() } else { format!(" [{}]", d.values.join(", ")) };
-    let by = d.by.as_ref().map(|by| format!(" (by {by})")).unwrap_or_default();
-    format!("{what}{step}{reason}{values}{by}")
+    let grounds = Some(grounds(d)).filter(|text| !text.is_empty()).map(|text| format!(": {text}")).unwrap_or_default();
+    format!("{what}{step}{grounds}")
 }
 
 /// What there is to say when nothing happens by itself.
@@ -143,42 +145,70 @@ pub struct Choice {
     pub rest: &'static str,
 }
 
-/// What a person can do now.
+/// What a person can do now: nothing that would be refused.
 pub fn choices(rollout: &VoiceRollout) -> Vec<Choice> {
     let choice = |verb, rest, what| Choice { what, verb, rest };
     let status = rollout.status.clone().unwrap_or_default();
     let watch = choice("status", " --watch", "Watch it until it is over:");
+    let see = || choice("status", "", "See everything that is wrong, and edit the manifest (lint checks it before you apply it):");
     let abort = choice("abort", " --reason TEXT", "Send all new calls back to stable at once:");
-    let failed = status.gates.iter().any(|g| g.verdict == Some(Verdict::Fail) && g.mode != crate::api::analysis::Mode::DryRun);
-    let held = status.gates.iter().any(|g| g.consequence == Some(Consequence::Pause));
+    let before = |r: &RevisionStatus| r.was_stable && !r.aborted && Some(&r.hash) != status.stable_revision.as_ref();
     match status.phase {
-        Phase::Healthy if status.revisions.iter().any(|r| r.was_stable && Some(&r.hash) != status.stable_revision.as_ref()) => vec![
+        Phase::Healthy if status.revisions.iter().any(before) => vec![
             choice("set image", " CONTAINER=IMAGE", "Release another image:"),
             choice("undo", "", "Go back to the version that was stable before:"),
         ],
         Phase::Healthy => vec![choice("set image", " CONTAINER=IMAGE", "Release another image:")],
-        Phase::Degraded => vec![
-            choice("retry", "", "Start it again from the first step, with fresh evidence:"),
-            choice("undo", "", "Take the template of the stable version back:"),
-        ],
-        Phase::Invalid => {
-            vec![choice("status", "", "See everything that is wrong, and edit the manifest (lint checks it before you apply it):")]
+        Phase::Degraded => {
+            let invalid = status.conditions.iter().any(|c| c.type_ == INVALID_SPEC && c.status == "True");
+            let retry = choice("retry", "", "Start it again from the first step, with fresh evidence:");
+            vec![if invalid { see() } else { retry }, choice("undo", "", "Take the template of the stable version back:")]
         }
+        Phase::Invalid => vec![see()],
         Phase::Pending | Phase::Initializing | Phase::Reverting => vec![watch],
+        // Stable is the new revision then.
+        Phase::Promoting if status.promotion.as_ref().is_none_or(|p| p.stage == PromotionStage::ReturnWeights) => vec![watch],
         Phase::Promoting => vec![watch, abort],
         Phase::Paused if status.user_paused => vec![choice("resume", "", "Let the steps go on:"), abort],
         Phase::Paused if rollout.spec.paused => vec![abort],
-        // A failed gate is overridden by nobody.
-        Phase::Paused if failed => vec![abort, choice("retry", "", "After the abort, start again with fresh evidence:")],
-        Phase::Paused if held => {
-            vec![choice("promote", " --reason TEXT", "Go on without the gate that holds it; the record says who did:"), abort]
+        Phase::Paused => ends_step(rollout, &status).into_iter().chain([abort]).chain(after_failure(&status)).collect(),
+        Phase::Progressing => {
+            let pause = choice("pause", "", "Keep it at this step:");
+            [watch, pause].into_iter().chain(ends_step(rollout, &status)).chain([abort]).collect()
         }
-        Phase::Paused => vec![choice("promote", "", "End the pause:"), abort],
-        Phase::Progressing => vec![
-            watch,
-            choice("pause", "", "Keep it at this step:"),
-            choice("promote", " --skip-step --reason TEXT", "End this pause or analysis early; the record says who did:"),
-            abort,
-        ],
     }
+}
+
+fn failed(status: &VoiceRolloutStatus) -> bool {
+    status.gates.iter().any(|g| g.verdict == Some(Verdict::Fail) && g.mode != Mode::DryRun)
+}
+
+fn after_failure(status: &VoiceRolloutStatus) -> Option<Choice> {
+    failed(status).then_some(Choice { what: "After the abort, start again with fresh evidence:", verb: "retry", rest: "" })
+}
+
+/// How a person ends the current step, if one can.
+fn ends_step(rollout: &VoiceRollout, status: &VoiceRolloutStatus) -> Option<Choice> {
+    let (at, spec) = (At::of(&rollout.spec, status), &rollout.spec);
+    let enforced = spec.preflight == Preflight::Enforce && !status.preflight.is_empty();
+    let nobody = workers::share_calls(&spec.traffic) && spec.replicas == 0;
+    // A failed gate is overridden by nobody; nor is what would cut calls, or would not move.
+    if failed(status) || (enforced && at == At::End) || nobody || held_by_forged_run(status) {
+        return None;
+    }
+    let overridden = |g: &GateSummary| status.step.overridden.contains(&override_key(g.kind, &g.name));
+    let holds = |g: &GateSummary| g.consequence == Some(Consequence::Pause) && g.mode != Mode::DryRun && !overridden(g);
+    let gate = status.gates.iter().any(holds);
+    let split = status.weights.observed.as_ref().is_some_and(|o| o.verdict == SplitVerdict::Differs && !o.overridden);
+    let (rest, what) = match at {
+        _ if gate => (" --reason TEXT", "Go on without the gate that holds it; the record says who did:"),
+        _ if split => (" --reason TEXT", "Go on though calls are split in another way; the record says who did:"),
+        _ if waits_for_split(status) => (" --reason TEXT", "Go on though the split was not seen; the record says who did:"),
+        _ if status.step.promoted => return None,
+        At::Pause => ("", "End the pause:"),
+        At::Analysis => (" --skip-step --reason TEXT", "End this analysis without its evidence; the record says who did:"),
+        At::End => (" --skip-step --reason TEXT", "Go on without the gates that are waited for; the record says who did:"),
+        At::Moves => return None,
+    };
+    Some(Choice { what, verb: "promote", rest })
 }

@@ -51,6 +51,9 @@ pub struct Finding {
     pub path: String,
     /// What is wrong and what to do.
     pub message: String,
+    /// Gates were not looked at for it: whoever needs all of them cannot go on.
+    #[serde(skip)]
+    pub leaves_out_gates: bool,
 }
 
 /// Checks the files and prints what is found.
@@ -71,7 +74,7 @@ pub fn lint(args: &LintArgs, paint: Paint, out: &mut impl Write) -> Result<Exit,
     Ok(if bad { Exit::Failed } else { Exit::Done })
 }
 
-/// Reads manifests for another verb, which needs them without mistakes; prints what is wrong otherwise.
+/// Reads manifests for another verb, which needs them whole and without mistakes; prints what is wrong otherwise.
 ///
 /// # Errors
 /// A file that cannot be read, or a manifest with errors.
@@ -79,6 +82,7 @@ pub fn releases(files: &[PathBuf], paint: Paint, out: &mut impl Write) -> Result
     let mut found = Vec::new();
     let documents = source::read(files, &mut found)?;
     let releases = check(&documents, &mut found);
+    found.iter_mut().filter(|f| f.leaves_out_gates).for_each(|f| f.severity = Severity::Error);
     found.retain(|f| f.severity == Severity::Error);
     tidy(&mut found);
     if !found.is_empty() {
@@ -166,6 +170,7 @@ impl Document {
             object: self.title(),
             path: path.into(),
             message: message.into(),
+            leaves_out_gates: false,
         }
     }
 

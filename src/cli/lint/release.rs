@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use super::{Document, Finding, gates, typed};
 use crate::api::VoiceRollout;
-use crate::core::SpecError;
 use crate::core::observe::Observations;
 use crate::core::plan::Plan;
 use crate::core::preflight::codes;
 use crate::core::resolve::{Facts, resolve};
+use crate::core::{Origin, SpecError};
 use crate::operator::gather::gather;
 use crate::operator::kept::{IstioKept, ServiceKept, TemplateKept};
 use crate::operator::live::LiveCalls;
@@ -57,27 +57,21 @@ pub fn check(document: &Document, all: &[Document], found: &mut Vec<Finding>) ->
 /// An error of the plan. One about a template that is not in the files says only that it was not looked at; one inside a
 /// template that is was told there.
 fn plan_error(document: &Document, all: &[Document], error: &SpecError, missing: bool) -> Option<Finding> {
-    if error.message.starts_with("there is no ") && error.message.contains("VoiceAnalysisTemplate `") {
+    if error.origin == Origin::NoTemplate {
         let message = format!("{} in these files, so its gates are not checked: name its file too", error.message);
-        return Some(document.warning(&error.path, message));
+        return Some(Finding { leaves_out_gates: true, ..document.warning(&error.path, message) });
     }
-    let consequence = error.message.starts_with("no background gate is called") || error.path == "spec.analysis";
+    let consequence = error.path.contains(".require[") || error.path == "spec.analysis";
     if missing && consequence {
         return None;
     }
-    if let Some((path, message, there)) = inside(all, &error.message) {
+    if let Origin::Template(inside) = &error.origin
+        && let Some(there) = all.iter().find(|d| d.kind() == inside.kind && d.name() == inside.name)
+    {
         let told = crate::sim::manifest_findings(&there.value).is_none_or(|p| !p.is_empty());
-        return (!told).then(|| there.error(path, message));
+        return (!told).then(|| there.error(&inside.path, &inside.message));
     }
     Some(document.error(&error.path, &error.message))
-}
-
-/// `VoiceAnalysisTemplate `name`: spec.gates[0]...: message`: the field, the message and the document.
-fn inside<'a>(all: &'a [Document], message: &'a str) -> Option<(&'a str, &'a str, &'a Document)> {
-    let (title, rest) = message.split_once("`: ")?;
-    let (kind, name) = title.split_once(" `")?;
-    let (path, message) = rest.split_once(": ").filter(|(path, _)| path.starts_with("spec."))?;
-    all.iter().find(|d| d.kind() == kind && d.name() == name).map(|there| (path, message, there))
 }
 
 /// Services and routes that are in the files and do not fit.
@@ -142,7 +136,9 @@ fn stores(all: &[Document], home: &str) -> Stores {
     for document in all {
         let mut value = document.value.clone();
         if document.kind() != "ClusterVoiceAnalysisTemplate" {
-            value["metadata"]["namespace"] = namespace_of(&document.value, home).into();
+            // A file may hold anything, a list of patches too.
+            let Some(metadata) = value.pointer_mut("/metadata").and_then(Value::as_object_mut) else { continue };
+            metadata.insert("namespace".into(), namespace_of(&document.value, home).into());
         }
         match document.kind() {
             "VirtualService" => keep(&value, |o| drop(stores.virtual_services.part().apply(&Event::Apply(o), IstioKept::virtual_service))),

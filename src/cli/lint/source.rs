@@ -102,6 +102,7 @@ fn documents(file: &str, text: &str, all: &mut Vec<Document>, found: &mut Vec<Fi
                     object: String::new(),
                     path: String::new(),
                     message,
+                    leaves_out_gates: false,
                 });
                 // Nobody knows where the next document begins.
                 return;

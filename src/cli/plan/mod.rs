@@ -29,13 +29,13 @@ use timeline::{Row, Timeline};
 pub fn plan(args: &PlanArgs, paint: Paint, out: &mut impl Write) -> Result<Exit, CliError> {
     let releases = lint::releases(&args.files, paint, out)?;
     let traffic = Traffic { calls_per_minute: args.calls_per_minute, bad_rate: args.bad_rate, regression: args.regression };
-    let texts: Vec<String> = releases.iter().map(|r| render(r, traffic, paint)).collect();
+    let texts: Vec<String> = releases.iter().map(|r| render(r, traffic, paint)).collect::<Result<_, _>>()?;
     out.write_all(texts.join("\n").as_bytes()).map_err(|source| CliError::Io { what: "print".into(), source })?;
     Ok(Exit::Done)
 }
 
-fn render(release: &Release, traffic: Traffic, paint: Paint) -> String {
-    let gates = needs::gates(release, traffic);
+fn render(release: &Release, traffic: Traffic, paint: Paint) -> Result<String, CliError> {
+    let gates = needs::gates(release, traffic)?;
     let timeline = Timeline::of(release, &gates);
     let name = paint.ink(Ink::Bold, &release.rollout.name_any());
     let mut out = vec![format!("{name}  {}", summary(&timeline))];
@@ -44,9 +44,9 @@ fn render(release: &Release, traffic: Traffic, paint: Paint) -> String {
     section(&mut out, paint, "PODS", paint_all(inner, &pods(&timeline)));
     let counted: Vec<&Needed> = gates.iter().filter(|g| g.calls.is_some()).collect();
     section(&mut out, paint, "CALLS", calls(&counted, traffic, inner));
-    section(&mut out, paint, "JUDGE", costs(&needs::costs(release, timeline.total), inner));
+    section(&mut out, paint, "JUDGE", costs(&needs::costs(&gates, timeline.total), inner));
     section(&mut out, paint, "TAKEN FOR GRANTED", paint_all(inner, &granted(&counted, traffic)));
-    out.join("\n") + "\n"
+    Ok(out.join("\n") + "\n")
 }
 
 fn paint_all(paint: Paint, sentences: &[String]) -> Vec<String> {
@@ -118,7 +118,7 @@ fn calls(gates: &[&Needed], traffic: Traffic, paint: Paint) -> Vec<String> {
     for gate in gates {
         for at in gate.calls.iter().flatten() {
             let time = |calls: Option<(u64, u64)>| {
-                let minutes = |n: u64| traffic.minutes(n, at.weight).map(|t| span(Duration::from_secs(t.as_secs().div_ceil(60) * 60)));
+                let minutes = |n: u64| traffic.minutes(n, at.share).map(|t| span(Duration::from_secs(t.as_secs().div_ceil(60) * 60)));
                 match calls.and_then(|(low, high)| Some((minutes(low)?, minutes(high)?))) {
                     Some((low, high)) if low == high => low,
                     Some((low, high)) => format!("{low} to {high}"),

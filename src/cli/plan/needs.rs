@@ -6,11 +6,13 @@ use crate::api::analysis::Gate;
 use crate::api::common::std_duration;
 use crate::api::rollout::Analysis;
 use crate::api::run::RunGate;
+use crate::cli::error::CliError;
 use crate::cli::lint::Release;
+use crate::core::SpecError;
 use crate::core::gates::calls::Needs;
 use crate::core::gates::calls::simulate::Simulation;
 use crate::core::judge::budget::highest_of_verdict;
-use crate::core::plan::{PlanStep, give_shares};
+use crate::core::plan::{Plan, PlanStep, give_shares};
 use crate::core::resolve::{Facts, resolve};
 use crate::core::stats::plan::Calls;
 use crate::core::stats::traffic::{self, Lognormal, Regression, Signal, Spread, Step};
@@ -30,10 +32,10 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Time in which so many calls reach the canary at a weight in percent.
-    pub fn minutes(&self, calls: u64, weight: i32) -> Option<Duration> {
+    /// Time in which so many calls reach the canary, which gets a share of them in percent.
+    pub fn minutes(&self, calls: u64, share: i32) -> Option<Duration> {
         #[allow(clippy::cast_precision_loss)] // calls are far below 2^52
-        let minutes = calls as f64 / (self.calls_per_minute? * f64::from(weight) / 100.0);
+        let minutes = calls as f64 / (self.calls_per_minute? * f64::from(share) / 100.0);
         Duration::try_from_secs_f64(minutes * 60.0).ok()
     }
 }
@@ -41,8 +43,10 @@ impl Traffic {
 /// Calls at one weight, the least and the most to be expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtWeight {
-    /// Percent.
+    /// Of the step, in percent.
     pub weight: i32,
+    /// What the canary gets of new calls there, in percent.
+    pub share: i32,
     /// Of the canary, until a good one passes.
     pub to_pass: Option<(u64, u64)>,
     /// Of the canary, until a worse one is aborted.
@@ -65,20 +69,23 @@ pub struct Needed {
 }
 
 impl Needed {
-    /// Time that the calls take at a weight, after times at others, of which the calls count too; `None` when it is not said
-    /// how many come.
+    /// Time that the calls take at a weight, after times with other shares of them in percent, of which the calls count too;
+    /// `None` when it is not said how many come.
     pub fn calls_take(&self, weight: i32, before: impl Iterator<Item = (Duration, i32)>) -> Option<Duration> {
         let at = self.calls.iter().flatten().find(|at| at.weight == weight);
         // At this weight nothing is asked.
         let Some(at) = at else { return Some(Duration::ZERO) };
         let calls = self.traffic.calls_per_minute?;
-        let had: f64 = before.map(|(time, weight)| time.as_secs_f64() / 60.0 * calls * f64::from(weight) / 100.0).sum();
-        self.traffic.minutes(at.to_pass?.0.saturating_sub(whole(had)), weight)
+        let had: f64 = before.map(|(time, share)| time.as_secs_f64() / 60.0 * calls * f64::from(share) / 100.0).sum();
+        self.traffic.minutes(at.to_pass?.0.saturating_sub(whole(had)), at.share)
     }
 }
 
 /// Every gate of the release.
-pub fn gates(release: &Release, traffic: Traffic) -> Vec<Needed> {
+///
+/// # Errors
+/// Gates that cannot be resolved.
+pub fn gates(release: &Release, traffic: Traffic) -> Result<Vec<Needed>, CliError> {
     let spec = &release.rollout.spec;
     let steps = spec.steps.iter().flatten().enumerate().filter_map(|(i, s)| Some((Some(i), s.analysis.as_ref()?)));
     let analyses: Vec<(Option<usize>, &Analysis)> = spec.analysis.iter().map(|a| (None, a)).chain(steps).collect();
@@ -86,16 +93,18 @@ pub fn gates(release: &Release, traffic: Traffic) -> Vec<Needed> {
     for (step, analysis) in analyses {
         let index = step.and_then(|i| i32::try_from(i).ok());
         let facts = Facts { step: index.map_or(0, |i| i + 1), attempt: 1, ..Facts::default() };
-        // A plan without errors has none here.
-        let mut resolved = resolve(analysis, &release.seen.rollout, &facts, &|r| release.seen.template(r), "").unwrap_or_default();
+        let path = step.map_or_else(|| "spec.analysis".to_owned(), |i| format!("spec.steps[{i}].analysis"));
+        let resolved = resolve(analysis, &release.seen.rollout, &facts, &|r| release.seen.template(r), &path);
+        let told = |errors: Vec<SpecError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let mut resolved = resolved.map_err(|errors| CliError::Differs(told(errors)))?;
         give_shares(&mut resolved, index, &release.plan.shares);
         for run in resolved {
             let weights = weights(release, step, &run.gate.name);
-            let calls = run.gate.counted().map(|_| counted(&run.gate, &weights, traffic));
+            let calls = run.gate.counted().map(|_| counted(&run.gate, &weights, &release.plan, traffic));
             all.push(Needed { step, name: run.gate.name.clone(), run, calls, traffic });
         }
     }
-    all
+    Ok(all)
 }
 
 /// Weights at which a gate has to pass, lowest first. At 100 % there is nothing to compare with, and what was found holds.
@@ -116,7 +125,7 @@ fn weights(release: &Release, step: Option<usize>, name: &str) -> Vec<i32> {
     all
 }
 
-fn counted(gate: &Gate, weights: &[i32], traffic: Traffic) -> Vec<AtWeight> {
+fn counted(gate: &Gate, weights: &[i32], plan: &Plan, traffic: Traffic) -> Vec<AtWeight> {
     let Ok(simulation) = Simulation::new(gate) else { return Vec::new() };
     let question = simulation.question();
     let signal = match &question.needs {
@@ -128,7 +137,7 @@ fn counted(gate: &Gate, weights: &[i32], traffic: Traffic) -> Vec<AtWeight> {
         }
     };
     let mut imagined = traffic::Traffic::steady(traffic.calls_per_minute.unwrap_or(1.0), 0.5, 60.0, signal);
-    imagined.steps = weights.iter().map(|w| Step { from: 0.0, share: f64::from(*w) / 100.0, base: 1.0 }).collect();
+    imagined.steps = weights.iter().map(|w| Step { from: 0.0, share: f64::from(plan.compared(*w)) / 100.0, base: 1.0 }).collect();
     let same = simulation.plan(&imagined);
     imagined.regression = Regression::Factor(traffic.regression);
     let worse = simulation.plan(&imagined);
@@ -136,7 +145,8 @@ fn counted(gate: &Gate, weights: &[i32], traffic: Traffic) -> Vec<AtWeight> {
     let range = |calls: Calls, least: u64| (whole(calls.low).max(least), whole(calls.high).max(least));
     let at = |((weight, same), worse): ((&i32, _), _)| {
         let (same, worse): (&crate::core::gates::calls::simulate::Planned, &crate::core::gates::calls::simulate::Planned) = (same, worse);
-        AtWeight { weight: *weight, to_pass: same.to_pass.map(|c| range(c, least)), to_abort: worse.to_abort.map(|c| range(c, 0)) }
+        let (to_pass, to_abort) = (same.to_pass.map(|c| range(c, least)), worse.to_abort.map(|c| range(c, 0)));
+        AtWeight { weight: *weight, share: plan.reached(*weight), to_pass, to_abort }
     };
     weights.iter().zip(&same).zip(&worse).map(at).collect()
 }
@@ -154,11 +164,10 @@ pub struct Cost {
     pub text: String,
 }
 
-/// What the judges of a release cost at the most, if it takes this long.
-pub fn costs(release: &Release, total: Duration) -> Vec<Cost> {
-    let none = Traffic { calls_per_minute: None, bad_rate: 0.05, regression: 1.5 };
+/// What the judges among the gates of a release cost at the most, if it takes this long.
+pub fn costs(gates: &[Needed], total: Duration) -> Vec<Cost> {
     let mut all = Vec::new();
-    for needed in gates(release, none) {
+    for needed in gates {
         let Some(judge) = &needed.run.gate.judge else { continue };
         let place = needed.step.map_or_else(|| "background".to_owned(), |i| format!("step {}", i + 1));
         let wanted = match (needed.step, judge.interval) {

@@ -49,7 +49,7 @@ fn more_traffic_takes_less_time_and_none_is_said_to_be_unknown() {
     let total = |calls: f64| {
         let releases = lint::releases(&["examples/comparison.yaml".into()], Paint::default(), &mut Vec::new()).unwrap();
         let traffic = Traffic { calls_per_minute: Some(calls), bad_rate: 0.05, regression: 1.5 };
-        Timeline::of(&releases[0], &needs::gates(&releases[0], traffic)).total
+        Timeline::of(&releases[0], &needs::gates(&releases[0], traffic).unwrap()).total
     };
     assert!(total(10.0) > total(100.0) && total(100.0) > total(1e6), "{:?}", [10.0, 100.0, 1e6].map(total));
 }
@@ -61,4 +61,39 @@ fn a_broken_manifest_has_findings_in_place_of_a_plan() {
     let error = plan(&args, Paint::default(), &mut out).unwrap_err();
     let text = String::from_utf8(out).unwrap();
     assert!(text.contains("tests/lint/plan.yaml:") && error.exit() == Exit::Failed, "{text}");
+}
+
+#[test]
+fn gates_that_are_not_in_the_files_are_not_left_out_silently() {
+    let text = std::fs::read_to_string("examples/voice-agent.yaml").unwrap();
+    let alone = text.split("\n---").find(|d| d.contains("kind: VoiceRollout\n")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("rollout.yaml");
+    std::fs::write(&file, alone).unwrap();
+    let mut out = Vec::new();
+    let args = PlanArgs { files: vec![file], calls_per_minute: None, bad_rate: 0.05, regression: 1.5 };
+    let error = plan(&args, Paint::default(), &mut out).unwrap_err();
+    let text = String::from_utf8(out).unwrap();
+    assert_eq!(error.to_string(), "there are errors in the manifests");
+    assert!(text.contains(": error: ") && text.contains("so its gates are not checked: name its file too"), "{text}");
+}
+
+#[test]
+fn workers_take_the_time_of_the_calls_that_they_reach() {
+    let text = std::fs::read_to_string("examples/comparison.yaml").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let of = |text: &str| {
+        let file = dir.path().join("rollout.yaml");
+        std::fs::write(&file, text).unwrap();
+        let releases = lint::releases(&[file], Paint::default(), &mut Vec::new()).unwrap();
+        let traffic = Traffic { calls_per_minute: Some(60.0), bad_rate: 0.05, regression: 1.5 };
+        needs::gates(&releases[0], traffic).unwrap()
+    };
+    let routes = of(&text);
+    let (before, rest) = text.split_once("  traffic:\n").unwrap();
+    let after = rest.lines().skip_while(|l| l.starts_with("   ")).collect::<Vec<_>>().join("\n");
+    let workers = of(&format!("{before}  traffic:\n    replicas: {{}}\n{after}"));
+    let at = |all: &[Needed]| all.iter().flat_map(|g| g.calls.iter().flatten()).map(|at| (at.weight, at.share)).collect::<Vec<_>>();
+    assert!(at(&routes).iter().all(|(weight, share)| weight == share) && !at(&routes).is_empty());
+    assert!(at(&workers).iter().any(|(weight, share)| weight != share), "{:?}", at(&workers));
 }

@@ -52,8 +52,8 @@ struct Walk<'a> {
     /// Since when the canary has traffic: background gates run.
     traffic_since: Option<Duration>,
     unknown: bool,
-    /// From when on which weight counts, in percent.
-    weights: Vec<(Duration, i32)>,
+    /// From when on which share of new calls is the canary's, in percent.
+    shares: Vec<(Duration, i32)>,
 }
 
 impl Timeline {
@@ -61,7 +61,7 @@ impl Timeline {
     pub fn of(release: &Release, gates: &[Needed]) -> Self {
         let plan = &release.plan;
         let mut walk =
-            Walk { gates, now: Duration::ZERO, weight_since: Duration::ZERO, traffic_since: None, unknown: false, weights: Vec::new() };
+            Walk { gates, now: Duration::ZERO, weight_since: Duration::ZERO, traffic_since: None, unknown: false, shares: Vec::new() };
         let mut rows = Vec::new();
         for (i, step) in plan.steps.iter().enumerate() {
             let weight = plan.weight_at(i);
@@ -70,7 +70,7 @@ impl Timeline {
                 PlanStep::SetWeight(to) => {
                     if i == 0 || plan.weight_at(i - 1) != *to {
                         walk.weight_since = walk.now;
-                        walk.weights.push((walk.now, *to));
+                        walk.shares.push((walk.now, plan.reached(*to)));
                     }
                     if *to > 0 {
                         walk.traffic_since.get_or_insert(walk.now);
@@ -145,7 +145,7 @@ impl Walk<'_> {
         let length = |d: Option<ApiDuration>| d.map(std_duration).unwrap_or_default();
         let at_least = started + length(gate.min_duration);
         if let Some(counted) = gate.counted() {
-            let before = self.weights.iter().zip(self.weights.iter().skip(1)).map(|((from, w), (to, _))| (*to - *from, *w));
+            let before = self.shares.iter().zip(self.shares.iter().skip(1)).map(|((from, w), (to, _))| (*to - *from, *w));
             let calls = needed.calls_take(weight, before);
             self.unknown |= calls.is_none();
             let warm = started + std_duration(counted.warmup);

@@ -21,10 +21,49 @@ pub fn view(spec: &VoiceRolloutSpec, status: &VoiceRolloutStatus, now: Timestamp
             _ => ("·", Ink::Dim),
         };
         let time = since.filter(|_| current == Some(at)).map(|since| span(now.duration_since(since.0))).unwrap_or_default();
+        let overridden = status.overridden_steps.iter().any(|step| one_based(step) == Some(at));
+        let text = if overridden { format!("{text} (overridden by a person)") } else { text };
         let text_ink = if ink == Ink::Green { Ink::Plain } else { ink };
         [Cell::new(ink, mark), format!("{}", at + 1).into(), Cell::new(text_ink, text), time.into()]
     };
     lines(paint, &texts(spec).into_iter().enumerate().map(row).collect::<Vec<[Cell; 4]>>())
+}
+
+/// What the current step is, for whoever would end it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// It moves pods and weights.
+    Moves,
+    /// A pause.
+    Pause,
+    /// An analysis.
+    Analysis,
+    /// Every step is over.
+    End,
+}
+
+impl At {
+    /// Of a release that goes through its steps.
+    pub fn of(spec: &VoiceRolloutSpec, status: &VoiceRolloutStatus) -> Self {
+        let index = status.current_step.and_then(|i| usize::try_from(i).ok()).unwrap_or(0);
+        match &spec.steps {
+            // Weights and analyses by turns.
+            None if index >= 2 * DEFAULT_WEIGHTS.len() => Self::End,
+            None => {
+                if index.is_multiple_of(2) {
+                    Self::Moves
+                } else {
+                    Self::Analysis
+                }
+            }
+            Some(steps) => match steps.get(index) {
+                None => Self::End,
+                Some(step) if step.pause.is_some() => Self::Pause,
+                Some(step) if step.analysis.is_some() => Self::Analysis,
+                Some(_) => Self::Moves,
+            },
+        }
+    }
 }
 
 /// The index that a display such as `3/10` stands for.

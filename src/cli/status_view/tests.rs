@@ -148,6 +148,33 @@ fn what_a_provider_says_cannot_move_the_cursor() {
 }
 
 #[test]
+fn a_step_that_a_person_overrode_is_no_plain_tick() {
+    let status =
+        json!({"observedGeneration": 4, "phase": "Progressing", "currentStep": 2, "stepDisplay": "3/10", "overriddenSteps": ["2/10"]});
+    let shown = shown(&rollout(status));
+    let steps: Vec<&str> = shown.lines().filter(|l| l.contains('✓')).collect();
+    assert!(!steps[0].contains("overridden") && steps[1].contains("(overridden by a person)"), "{shown}");
+}
+
+#[test]
+fn counted_calls_are_shown_at_the_weight_that_workers_reach() {
+    let comparison = json!({"canary": {"calls": 41, "bad": 7}, "stable": {"calls": 902, "bad": 31}, "logEvidence": 3.5, "logAbortLine": 4.6,
+        "ticks": 9, "minCanary": 30, "pass": [
+            {"weight": 50, "below": "odds ratio 3", "logEvidence": -0.5, "logLine": 2.996},
+            {"weight": 75, "below": "odds ratio 2", "logEvidence": 0.5, "logLine": 2.996}]});
+    let run: VoiceAnalysisRun = serde_json::from_value(json!({"apiVersion": "voicerollout.dev/v1alpha1", "kind": "VoiceAnalysisRun",
+        "metadata": {"name": "r"}, "spec": {"rollout": "voice-agent", "rolloutUid": "u", "kind": "Background", "revision": "6d5f8c",
+            "attempt": 1, "gates": []},
+        "status": {"gates": [{"name": "first-token", "comparison": comparison}]}}))
+    .unwrap();
+    let mut rollout = rollout(json!({"observedGeneration": 4, "phase": "Progressing", "weights": {"desired": 75, "applied": 50}}));
+    let below = |rollout: &VoiceRollout| render(rollout, std::slice::from_ref(&run), now(), Paint::default());
+    assert!(below(&rollout).contains("below odds ratio 2"), "{}", below(&rollout));
+    (rollout.spec.traffic.istio, rollout.spec.traffic.replicas) = (None, Some(Default::default()));
+    assert!(below(&rollout).contains("below odds ratio 3"), "{}", below(&rollout));
+}
+
+#[test]
 fn spans_have_two_units_at_most() {
     let spans = [-5, 0, 59, 60, 61, 3600, 5400, 86_399, 86_400, 93_600].map(|s| span(SignedDuration::from_secs(s)));
     assert_eq!(spans, ["0s", "0s", "59s", "1m", "1m1s", "1h", "1h30m", "23h59m", "1d", "1d2h"]);

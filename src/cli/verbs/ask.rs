@@ -5,6 +5,14 @@ use std::io::{BufRead, Write};
 use super::Session;
 use crate::cli::error::CliError;
 
+/// Puts a question to a person; an error is anything but yes.
+pub type Asker = Box<dyn Fn(&str) -> Result<(), CliError> + Send + Sync>;
+
+/// Asks at the terminal: on standard error, so that standard output stays clean.
+pub fn terminal() -> Asker {
+    Box::new(|question| answered(question, &mut std::io::stdin().lock(), &mut std::io::stderr()))
+}
+
 impl Session {
     /// Asks, unless `yes` was said or nobody is there.
     ///
@@ -14,7 +22,7 @@ impl Session {
         if yes || !self.interactive {
             return Ok(());
         }
-        answered(question, &mut std::io::stdin().lock(), &mut std::io::stderr())
+        (self.asker)(question)
     }
 }
 

@@ -25,6 +25,9 @@ impl Session {
     pub async fn set_image(&self, name: &str, images: &[(String, String)], yes: bool, out: &mut impl Write) -> Result<(), CliError> {
         let rollout = self.find(name).await?;
         let (patches, changes) = image_patches(&rollout, images)?;
+        if changes.is_empty() {
+            return say(out, "these images are there already: nothing was done\n");
+        }
         self.confirm_replacing(&rollout, yes)?;
         let updated = self.patch(&rollout, patches, "set the images").await?;
         let hash = revision_hash(&updated.spec.template);
@@ -62,14 +65,7 @@ impl Session {
         let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
         let api = self.rollouts();
         let patch = Patch::Json::<()>(patch);
-        let written = request(format!("{what}: write VoiceRollout {name}"), api.patch(&name, &params, &patch)).await;
-        match written {
-            // How an API server says that a test does not hold.
-            Err(CliError::Api { message, .. }) if message.contains("/metadata/generation") || message.contains("testing path") => Err(
-                CliError::Nothing(format!("{what}: somebody changed VoiceRollout {name} at the same moment; nothing was done: try again")),
-            ),
-            other => other,
-        }
+        request(format!("{what}: write VoiceRollout {name}"), api.patch(&name, &params, &patch)).await
     }
 
     /// What was done, who may put it back, and how to watch.
@@ -87,10 +83,14 @@ impl Session {
     }
 }
 
-/// A release that would end.
+/// A release that would end: one that goes through its steps, or one that is written and not begun.
 pub(super) fn under_way(rollout: &VoiceRollout) -> Option<String> {
     let status = rollout.status.as_ref()?;
     let (canary, stable) = (status.canary_revision.as_ref()?, status.stable_revision.as_ref()?);
+    let written = revision_hash(&rollout.spec.template);
+    if written != *canary && written != *stable {
+        return Some(format!("The spec has a newer version, revision {written}, that the operator has not begun to release"));
+    }
     let weight = status.weights.applied;
     (canary != stable && status.abort.is_none())
         .then(|| format!("Revision {canary} is being released, and {weight} % of new calls go to it"))
@@ -119,9 +119,6 @@ fn image_patches(rollout: &VoiceRollout, images: &[(String, String)]) -> Result<
             patches.push(json!({"op": "add", "path": format!("{path}/image"), "value": image}));
             changes.push(format!("{container} {before} -> {image}"));
         }
-    }
-    if changes.is_empty() {
-        return Err(CliError::Nothing("these images are there already: nothing was done".into()));
     }
     Ok((patches, changes))
 }

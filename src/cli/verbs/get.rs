@@ -31,20 +31,9 @@ impl Session {
     pub async fn get(&self, args: &GetArgs, out: &mut impl Write) -> Result<(), CliError> {
         let columns = Columns { namespace: args.all_namespaces, wide: args.output == Some(GetOutput::Wide) };
         let api = if args.all_namespaces { Api::all(self.client.clone()) } else { self.rollouts() };
+        let mut all = self.look(&api, args).await?;
         if args.watch {
             return self.follow_list(api, args, columns, out).await;
-        }
-        let mut all = Vec::new();
-        for name in &args.names {
-            all.push(self.find(name).await?);
-        }
-        if args.names.is_empty() {
-            let what = match args.all_namespaces {
-                true => "list VoiceRollouts of all namespaces".to_owned(),
-                false => format!("list VoiceRollouts in namespace {}", self.namespace),
-            };
-            let params = ListParams { label_selector: args.selector.clone(), ..ListParams::default() };
-            all = request(what, api.list(&params)).await?.items;
         }
         all.iter_mut().for_each(|r| r.metadata.managed_fields = None);
         match (args.output, &all[..]) {
@@ -56,6 +45,25 @@ impl Session {
             (_, []) => self.nothing_there(args, out),
             _ => self.table(&all.iter().collect::<Vec<_>>(), columns, out),
         }
+    }
+
+    /// What there is now, in time or not at all. A watch would try again without a word.
+    async fn look(&self, api: &Api<VoiceRollout>, args: &GetArgs) -> Result<Vec<VoiceRollout>, CliError> {
+        let mut all = Vec::new();
+        for name in &args.names {
+            all.push(self.find(name).await?);
+        }
+        if !args.names.is_empty() {
+            return Ok(all);
+        }
+        let what = match args.all_namespaces {
+            true => "list VoiceRollouts of all namespaces".to_owned(),
+            false => format!("list VoiceRollouts in namespace {}", self.namespace),
+        };
+        // Who goes on to watch gets them all there.
+        let limit = args.watch.then_some(1);
+        let params = ListParams { label_selector: args.selector.clone(), limit, ..ListParams::default() };
+        Ok(request(what, api.list(&params)).await?.items)
     }
 
     fn nothing_there(&self, args: &GetArgs, out: &mut impl Write) -> Result<(), CliError> {
@@ -80,7 +88,7 @@ impl Session {
         loop {
             tokio::select! {
                 change = changes.next() => {
-                    let (rollout, gone) = match change {
+                    let (mut rollout, gone) = match change {
                         Some(Ok(Event::Init)) => { known.clear(); continue }
                         Some(Ok(Event::InitDone)) => { listed = true; continue }
                         Some(Ok(Event::InitApply(r) | Event::Apply(r))) => (r, false),
@@ -94,6 +102,7 @@ impl Session {
                     if !wanted(&rollout) {
                         continue;
                     }
+                    rollout.metadata.managed_fields = None;
                     if !live {
                         self.changed(&rollout, (args.output, columns), gone, first, out)?;
                         first = false;

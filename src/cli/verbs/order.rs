@@ -24,7 +24,8 @@ pub struct Given {
 }
 
 impl Session {
-    /// Creates the command, bound to the revision that is there now, and waits for the operator's answer.
+    /// Creates the command, bound to the revision that is there now, and one that ends a step to that step; waits for the
+    /// operator's answer.
     ///
     /// # Errors
     /// No such rollout, a command that the operator or the API server refuses, or no answer within `timeout`.
@@ -40,10 +41,13 @@ impl Session {
         if let Some(question) = at_stake(&rollout, verb) {
             self.confirm(yes, &question)?;
         }
-        let revision = rollout.status.and_then(|status| status.canary_revision);
-        let revision = revision.ok_or_else(|| CliError::NotObserved { name: name.into() })?;
+        let status = rollout.status.unwrap_or_default();
+        let revision = status.canary_revision.ok_or_else(|| CliError::NotObserved { name: name.into() })?;
+        // The step may be another one by the time that the operator looks.
+        let ends_step = matches!(verb, Action::Promote | Action::SkipStep);
+        let step = Some(status.step_display).filter(|step| ends_step && !step.is_empty());
         let requested_by = Some(self.user_name().await?);
-        let spec = VoiceRolloutActionSpec { rollout: name.into(), revision: revision.clone(), verb, reason, requested_by };
+        let spec = VoiceRolloutActionSpec { rollout: name.into(), revision: revision.clone(), step, verb, reason, requested_by };
         let action = self.create(spec).await?;
         let answer = self.waited("waiting for the operator's answer", self.answer(&action, timeout)).await?;
         if answer.state == Some(ActionState::Refused) {

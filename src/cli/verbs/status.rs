@@ -110,7 +110,9 @@ impl Session {
             if repaint && output == Output::Yaml {
                 say(out, "---\n")?;
             }
-            return data(out, output, rollout);
+            let mut object = rollout.clone();
+            object.metadata.managed_fields = None;
+            return data(out, output, &object);
         }
         // Home, and clear to the end (ECMA-48).
         let (before, after) = match (repaint, self.terminal) {

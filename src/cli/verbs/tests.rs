@@ -68,6 +68,7 @@ impl Server {
             paint: Paint::default(),
             terminal: false,
             interactive: false,
+            asker: Box::new(|question| panic!("nobody is there to be asked: {question}")),
         };
         (session, server)
     }
@@ -130,7 +131,7 @@ impl Server {
         self.patched.lock().push(patch);
         match json_patch::patch(&mut rollout, &operations) {
             Ok(()) => ok(rollout),
-            Err(error) => status(422, "Invalid", &format!("the server rejected our request due to an error in our request: {error}")),
+            Err(_) => status(422, "Invalid", crate::sim::PATCH_FAILED),
         }
     }
 

@@ -8,13 +8,14 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::Session;
 use super::edit::under_way;
+use super::{Session, say};
 use crate::api::common::{REVISION_LABEL, ROLLOUT_LABEL, SERVING_LABEL, TEMPLATE_ANNOTATION};
 use crate::api::status::RevisionStatus;
 use crate::api::{VoiceRollout, VoiceRolloutStatus};
 use crate::cli::error::CliError;
 use crate::core::revision::revision_hash;
+use crate::core::rollback::may_return;
 
 impl Session {
     /// Writes the pod template of an earlier revision into `spec.template`.
@@ -25,7 +26,7 @@ impl Session {
         let rollout = self.find(name).await?;
         let status = rollout.status.clone().ok_or_else(|| CliError::NotObserved { name: name.into() })?;
         let sets = self.replica_sets(&rollout).await?;
-        let target = target(name, &status, to, &sets)?;
+        let target = target(name, &rollout, &status, to, &sets)?;
         let Some(set) = sets.get(&target.hash) else {
             return Err(missing(name, &target.number.to_string(), ": its ReplicaSet is gone", &status, &sets));
         };
@@ -34,10 +35,7 @@ impl Session {
             .map_err(|e| CliError::Differs(format!("the pod template of ReplicaSet {} cannot be read: {e}", set.name_any())))?;
         let hash = revision_hash(&typed);
         if hash == revision_hash(&rollout.spec.template) {
-            return Err(CliError::Nothing(format!(
-                "spec.template is that of revision {} ({hash}) already: nothing was done",
-                target.number
-            )));
+            return say(out, &format!("spec.template is that of revision {} ({hash}) already: nothing was done\n", target.number));
         }
         let follows = what_follows(&rollout, &status, target, hash == target.hash);
         let now = under_way(&rollout).map(|what| format!("{what}. ")).unwrap_or_default();
@@ -50,8 +48,10 @@ impl Session {
 }
 
 /// The revision to go back to: the one that was named; stable while another is newer; else the one that was stable before.
+/// What is newest is what the spec says: the operator may not have looked at it.
 fn target<'a>(
     name: &str,
+    rollout: &VoiceRollout,
     status: &'a VoiceRolloutStatus,
     to: Option<i64>,
     sets: &BTreeMap<String, ReplicaSet>,
@@ -67,12 +67,13 @@ fn target<'a>(
     }
     let is = |hash: &Option<String>, r: &RevisionStatus| hash.as_ref() == Some(&r.hash);
     let stable = status.revisions.iter().find(|r| is(&status.stable_revision, r));
-    if status.canary_revision != status.stable_revision
+    let written = Some(revision_hash(&rollout.spec.template));
+    if (status.canary_revision != status.stable_revision || written != status.stable_revision)
         && let Some(stable) = stable
     {
         return Ok(stable);
     }
-    let before = status.revisions.iter().filter(|r| r.was_stable && !is(&status.stable_revision, r));
+    let before = status.revisions.iter().filter(|r| r.was_stable && !r.aborted && !is(&status.stable_revision, r));
     before.max_by_key(|r| r.number).ok_or_else(|| missing(name, "that was stable before", "", status, sets))
 }
 
@@ -109,14 +110,9 @@ fn what_follows(rollout: &VoiceRollout, status: &VoiceRolloutStatus, target: &Re
     if status.stable_revision.as_ref() == Some(&target.hash) {
         return "it is the stable one, and all new calls go to it".into();
     }
-    let window = rollout.spec.rollback_window.as_ref().map_or(0, |w| usize::try_from(w.revisions).unwrap_or(0));
-    let stable = status.revisions.iter().find(|r| Some(&r.hash) == status.stable_revision.as_ref()).map_or(0, |r| r.number);
-    let between = status.revisions.iter().filter(|r| r.number > target.number && r.number <= stable).count();
-    match (target.was_stable, target.aborted) {
-        (_, true) => "it was aborted, so it goes through all steps".into(),
-        (false, _) => "it was never stable, so it goes through all steps".into(),
-        _ if window == 0 => "spec.rollbackWindow is not set, so it goes through all steps".into(),
-        _ if between > window => format!("it lies {between} revisions back and rollbackWindow is {window}, so it goes through all steps"),
-        _ => "it was stable and lies within rollbackWindow, so the steps are skipped and all new calls go to it".into(),
+    let window = rollout.spec.rollback_window.as_ref().map_or(0, |w| w.revisions);
+    match may_return(&status.revisions, status.stable_revision.as_deref(), &target.hash, window) {
+        Ok(()) => "it was stable and lies within rollbackWindow, so the steps are skipped and all new calls go to it".into(),
+        Err(why) => format!("{why}, so it goes through all steps"),
     }
 }

@@ -1,8 +1,10 @@
 //! What people ask for: promote, abort, retry, pause, resume.
 
 use super::Machine;
-use super::gates::Hold;
+use super::advance::forged;
+use super::gates::{Hold, override_key};
 use crate::api::action::Verb;
+use crate::api::run::RunKind;
 use crate::api::status::{Grounds, HandledAction, Promotion, PromotionStage};
 use crate::core::intent::Intent;
 use crate::core::observe::ActionSeen;
@@ -47,8 +49,8 @@ impl Machine<'_> {
         let by = Some(action.by.clone().unwrap_or_else(|| "unverified".into()));
         let why = action.reason.clone().map(|r| format!(": {r}")).unwrap_or_default();
         match action.verb {
-            Verb::Promote => self.promote(by, &why),
-            Verb::SkipStep => self.skip_step(by, &why),
+            Verb::Promote => self.promote(action, by, &why),
+            Verb::SkipStep => self.skip_step(action, by, &why),
             Verb::PromoteFull => self.promote_full(by, &why),
             Verb::Abort => self.abort_by_hand(by, &why),
             Verb::Retry => self.retry(by, &why),
@@ -91,13 +93,17 @@ impl Machine<'_> {
         }
     }
 
-    /// What holds a release whose step a person may end.
-    fn may_end_step(&self) -> Result<Vec<Hold>, String> {
+    /// What holds a release whose step a person may end. `saw` is the step that the person saw.
+    fn may_end_step(&self, saw: Option<&str>) -> Result<Vec<Hold>, String> {
         if !self.in_steps() {
             return Err(self.no_steps());
         }
         if let Some(blocked) = self.blocked() {
             return Err(blocked);
+        }
+        let step = self.step_text();
+        if let Some(saw) = saw.filter(|saw| *saw != step) {
+            return Err(format!("it is not at step {saw} any more, but at step {step}: look again"));
         }
         if self.plan.paused || self.s.user_paused {
             return Err("it is paused: resume it first (or take spec.paused out of the manifest)".into());
@@ -109,70 +115,136 @@ impl Machine<'_> {
                 hold.name, hold.message
             ));
         }
-        Ok(holds)
+        match self.stands_still() {
+            Some(why) => Err(format!("step {step} would not go on: {why}")),
+            None => Ok(holds),
+        }
+    }
+
+    /// What no person's word moves: the release would stand where it is.
+    fn stands_still(&self) -> Option<String> {
+        if let Some(run) = self.forged_run() {
+            return Some(forged(&run));
+        }
+        if let Some(nobody) = self.nobody_works() {
+            return Some(format!("it waits for {nobody}"));
+        }
+        let over = self.step_index() >= self.plan.steps.len();
+        self.preflight_hold().filter(|_| over && self.s.weights.applied < 100)
     }
 
     /// Ends a pause or an analysis that is not over. What moves pods and weights is never skipped: it would send calls to
     /// pods that are not there.
-    fn skip_step(&mut self, by: Option<String>, why: &str) -> Result<String, String> {
-        let holds = self.may_end_step()?;
-        let step = self.step_text();
-        let waits = match self.plan.steps.get(self.step_index()) {
-            Some(PlanStep::Pause(_)) => None,
-            Some(PlanStep::Analysis { .. }) => Some(self.waiting_hint()),
+    fn skip_step(&mut self, action: &ActionSeen, by: Option<String>, why: &str) -> Result<String, String> {
+        let holds = self.may_end_step(action.step.as_deref())?;
+        let (step, index) = (self.step_text(), self.step_index());
+        match self.plan.steps.get(index) {
+            Some(PlanStep::Pause(_)) => return self.end_pause(holds, by, why),
             // After the last step only background gates are waited for.
-            None => Some(self.waiting_hint()),
+            Some(PlanStep::Analysis { .. }) | None => {}
             Some(_) => {
                 return Err(format!("step {step} moves pods and weights, and cannot be skipped: it waits for {}", self.waiting_hint()));
             }
+        }
+        if self.s.step.promoted && holds.is_empty() {
+            return Err(format!("step {step} was skipped already"));
+        }
+        let missing = if self.s.step.promoted { Vec::new() } else { self.missing(index) };
+        if holds.is_empty() && missing.is_empty() && self.unseen(index).is_none() {
+            return Err(format!("step {step} lacks nothing, and goes on by itself"));
+        }
+        let more: Vec<String> = missing.iter().filter(|m| holds.iter().all(|h| h.key != m.key)).map(Hold::text).collect();
+        let mut without = self.go_on_without(holds);
+        without.extend(more);
+        self.s.step.promoted = true;
+        Ok(self.overridden(format!("step {step} was skipped, without {}", without.join(", ")), by, why))
+    }
+
+    fn promote(&mut self, action: &ActionSeen, by: Option<String>, why: &str) -> Result<String, String> {
+        let holds = self.may_end_step(action.step.as_deref())?;
+        let (step, index) = (self.step_text(), self.step_index());
+        if matches!(self.plan.steps.get(index), Some(PlanStep::Pause(_))) {
+            return self.end_pause(holds, by, why);
+        }
+        let late = self.waits_for_split() && self.unseen(index).is_some();
+        if holds.is_empty() && !late {
+            return Err(format!(
+                "step {step} is not a pause: it waits for {}; promote --skip-step ends an analysis, promote --full skips everything",
+                self.waiting_hint()
+            ));
+        }
+        let without = match late {
+            true => self.go_on_without(holds),
+            false => self.override_holds(holds),
         };
+        Ok(self.overridden(format!("step {step} goes on without {}", without.join(", ")), by, why))
+    }
+
+    /// Ends the pause that is the current step.
+    fn end_pause(&mut self, holds: Vec<Hold>, by: Option<String>, why: &str) -> Result<String, String> {
+        let step = self.step_text();
+        if self.s.step.promoted && holds.is_empty() {
+            return Err(format!("the pause of step {step} was ended already"));
+        }
+        let without = self.go_on_without(holds);
+        self.s.step.promoted = true;
+        if without.is_empty() {
+            let what = format!("the pause of step {step} was ended");
+            self.record("Promoted", format!("{what}{why}"), by, false);
+            return Ok(what);
+        }
+        Ok(self.overridden(format!("the pause of step {step} was ended, without {}", without.join(", ")), by, why))
+    }
+
+    /// Lets the step go on whatever holds it, and though the split is not seen; gives each of them in words.
+    fn go_on_without(&mut self, holds: Vec<Hold>) -> Vec<String> {
+        let mut without = self.override_holds(holds);
+        if let Some(missing) = self.unseen(self.step_index()) {
+            self.override_split();
+            without.push(format!("the split being seen ({missing})"));
+        }
+        without
+    }
+
+    fn override_holds(&mut self, holds: Vec<Hold>) -> Vec<String> {
         if holds.iter().any(|h| h.key == super::observed::KEY) {
             self.override_split();
         }
+        let without = holds.iter().map(Hold::text).collect();
         self.s.step.overridden.extend(holds.into_iter().map(|h| h.key));
-        self.s.step.promoted = true;
-        match waits {
-            Some(waits) => {
-                self.record("Overridden", format!("step {step} was skipped, it waited for {waits}{why}"), by, true);
-                Ok(format!("step {step} was skipped, it waited for {waits}"))
-            }
-            None => {
-                self.record("Promoted", format!("the pause of step {step} was ended{why}"), by, false);
-                Ok(format!("the pause of step {step} was ended"))
-            }
-        }
+        without
     }
 
-    fn promote(&mut self, by: Option<String>, why: &str) -> Result<String, String> {
-        let holds = self.may_end_step()?;
+    /// Gates that the analysis of step `index` still needs, or the end of the steps.
+    fn missing(&self, index: usize) -> Vec<Hold> {
+        let hold =
+            |kind: RunKind, (name, message): (String, String)| Hold { key: override_key(kind, &name), name, message, may_override: true };
+        let background =
+            |names: &[String]| self.all_unmet(names).into_iter().map(|gate| hold(RunKind::Background, gate)).collect::<Vec<_>>();
+        let (run, require) = match self.plan.steps.get(index) {
+            Some(PlanStep::Analysis { run, require }) => (run, require),
+            Some(_) => return Vec::new(),
+            None => return background(&self.plan.background_required),
+        };
+        let mut all = Vec::new();
+        if run.is_some() && !self.step_run_passed() {
+            all.extend(self.all_undecided().into_iter().map(|gate| hold(RunKind::Step, gate)));
+            if all.is_empty() {
+                all.push(hold(RunKind::Step, ("the analysis".into(), "not over".into())));
+            }
+        }
+        all.extend(background(require));
+        all
+    }
+
+    /// Records what a person overrode at the current step.
+    fn overridden(&mut self, what: String, by: Option<String>, why: &str) -> String {
         let step = self.step_text();
-        let index = self.step_index();
-        if !holds.is_empty() {
-            let detail: Vec<String> = holds.iter().map(|h| format!("{} ({})", h.name, h.message)).collect();
-            if holds.iter().any(|h| h.key == super::observed::KEY) {
-                self.override_split();
-            }
-            self.s.step.overridden.extend(holds.into_iter().map(|h| h.key));
-            self.s.step.promoted = matches!(self.plan.steps.get(index), Some(PlanStep::Pause(_)));
-            self.record("Overridden", format!("step {step} goes on without {}{why}", detail.join(", ")), by, true);
-            return Ok(format!("step {step} goes on without {}", detail.join(", ")));
+        if !self.s.overridden_steps.contains(&step) {
+            self.s.overridden_steps.push(step);
         }
-        if let Some(missing) = self.unseen(index).filter(|_| self.waits_for_split()) {
-            self.override_split();
-            self.record("Overridden", format!("step {step} goes on though the split was not seen: {missing}{why}"), by, true);
-            return Ok(format!("step {step} goes on though the split was not seen"));
-        }
-        match self.plan.steps.get(index) {
-            Some(PlanStep::Pause(_)) => {
-                self.s.step.promoted = true;
-                self.record("Promoted", format!("the pause of step {step} was ended{why}"), by, false);
-                Ok(format!("the pause of step {step} was ended"))
-            }
-            _ => Err(format!(
-                "step {step} is not a pause: it waits for {}; promote --skip-step ends an analysis, promote --full skips everything",
-                self.waiting_hint()
-            )),
-        }
+        self.record("Overridden", format!("{what}{why}"), by, true);
+        what
     }
 
     fn waiting_hint(&self) -> String {

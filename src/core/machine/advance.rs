@@ -3,6 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::{Machine, Waiting, after};
+use crate::api::VoiceRolloutStatus;
 use crate::api::rollout::OnDeadline;
 use crate::api::status::{Grounds, Phase, Promotion, PromotionStage, StepState};
 use crate::core::gates::calls::told;
@@ -83,7 +84,7 @@ impl Machine<'_> {
             return true;
         }
         if let Some(run) = self.forged_run() {
-            self.hold(format!("VoiceAnalysisRun {run} is not what was asked for, somebody made or changed it: delete it"));
+            self.hold(forged(&run));
             self.waiting.frozen = true;
             return true;
         }
@@ -188,7 +189,11 @@ impl Machine<'_> {
         if self.s.weights.applied < 100 && self.held_by_preflight() {
             return false;
         }
-        let reason = format!("all {} steps passed", self.plan.steps.len());
+        let all = self.plan.steps.len();
+        let reason = match self.but_overridden() {
+            None => format!("all {all} steps passed"),
+            Some(but) => format!("all {all} steps are over; each passed{but}"),
+        };
         self.record("StepsPassed", reason, None, false);
         self.s.promotion = Some(Promotion {
             revision: self.canary().into(),
@@ -199,6 +204,12 @@ impl Machine<'_> {
         });
         self.advance_promotion();
         false
+    }
+
+    /// Of a release with steps that a person overrode: which they are, as the end of a sentence.
+    pub(super) fn but_overridden(&self) -> Option<String> {
+        let steps = &self.s.overridden_steps;
+        (!steps.is_empty()).then(|| format!(" but {}, where a person overrode what was missing", steps.join(", ")))
     }
 
     /// Pods, weights or Services that do not come within `progressDeadline`.
@@ -221,6 +232,19 @@ impl Machine<'_> {
             self.steer_traffic();
         }
     }
+}
+
+/// What is said of a run that counts and is not what was asked for.
+const FORGED: &str = "is not what was asked for, somebody made or changed it: delete it";
+
+/// A run that counts and is not what was asked for.
+pub(super) fn forged(run: &str) -> String {
+    format!("VoiceAnalysisRun {run} {FORGED}")
+}
+
+/// A run that is not what was asked for holds the release: no person's word ends the step.
+pub fn held_by_forged_run(status: &VoiceRolloutStatus) -> bool {
+    status.waiting_for.ends_with(FORGED)
 }
 
 /// Start of `nextAction.what` while the deadline runs.

@@ -33,9 +33,16 @@ pub(super) struct Hold {
     pub may_override: bool,
 }
 
+impl Hold {
+    /// For a record.
+    pub fn text(&self) -> String {
+        format!("{} ({})", self.name, self.message)
+    }
+}
+
 /// How an override names a gate. One of the background and one of a step may be called the same, and whoever goes on
 /// without the one has said nothing about the other.
-fn override_key(kind: RunKind, gate: &str) -> String {
+pub fn override_key(kind: RunKind, gate: &str) -> String {
     format!("{kind:?}/{gate}")
 }
 
@@ -172,44 +179,53 @@ impl Machine<'_> {
 
     /// The enforcing gate of the step's own run that is waited for, in words.
     pub(super) fn undecided(&self) -> String {
+        self.all_undecided().first().map_or_else(|| "analysis starts".into(), |(gate, message)| told_of(gate, message))
+    }
+
+    /// Enforcing gates of the step's own run that have not passed, each with what it says.
+    pub(super) fn all_undecided(&self) -> Vec<(String, String)> {
         let gates = self.step_run().map(|r| r.gates.as_slice()).unwrap_or_default();
         let open = |g: &&GateStatus| g.mode == Mode::Enforce && g.verdict != Some(Verdict::Pass) && !self.overrides(RunKind::Step, &g.name);
-        match gates.iter().find(open) {
-            Some(g) => {
-                // As it is told in `status.gates`.
-                let told = self.s.gates.iter().find(|s| s.kind == RunKind::Step && s.name == g.name).map_or(&g.message, |s| &s.message);
-                let told = if told.is_empty() { "no measurement yet" } else { told };
-                told_of(&g.name, told)
-            }
-            None => "analysis starts".into(),
-        }
+        let told = |g: &GateStatus| {
+            // As it is told in `status.gates`.
+            let told = self.s.gates.iter().find(|s| s.kind == RunKind::Step && s.name == g.name).map_or(&g.message, |s| &s.message);
+            (g.name.clone(), if told.is_empty() { "no measurement yet".into() } else { told.clone() })
+        };
+        gates.iter().filter(open).map(told).collect()
     }
 
     /// The first of `names` that has not passed on data newer than the last weight change, and what it says.
     pub(super) fn unmet(&self, names: &[String]) -> Option<(String, String)> {
+        self.all_unmet(names).into_iter().next()
+    }
+
+    /// Those of `names` that have not passed on data newer than the last weight change, and what they say.
+    pub(super) fn all_unmet(&self, names: &[String]) -> Vec<(String, String)> {
         let record = self.s.runs.iter().find(|r| r.kind == RunKind::Background);
         let run = record.and_then(|r| self.run_of(r));
         if run.is_some_and(|r| r.phase == RunPhase::Stopped && self.s.step.overridden.contains(&r.name)) {
-            return None;
+            return Vec::new();
         }
         let since = self.s.step.weight_since.as_ref().map(|t| t.0);
-        for name in names.iter().filter(|n| !self.overrides(RunKind::Background, n)) {
-            let Some(gate) = run.and_then(|r| r.gates.iter().find(|g| &g.name == name)) else {
-                return Some((name.clone(), "no measurement yet".into()));
+        let missing = |name: &&String| {
+            let Some(gate) = run.and_then(|r| r.gates.iter().find(|g| &g.name == *name)) else {
+                return Some("no measurement yet".to_string());
             };
             let gate = self.at_weight(RunKind::Background, gate.clone());
-            let settle = self.plan.settle.get(name).copied().unwrap_or_default();
+            let settle = self.plan.settle.get(*name).copied().unwrap_or_default();
             let fresh = match (gate.last_pass_at.as_ref(), since) {
                 (Some(pass), Some(since)) => pass.0 >= super::after(&MicroTime(since), settle),
                 _ => false,
             };
             let passed = gate.counts.pass > 0 && (gate.passing || gate.verdict == Some(Verdict::Pass));
-            if !(fresh && passed) {
-                let told = self.told_message(RunKind::Background, &gate);
-                let message = if passed { "passed, on data from before the last weight change".to_string() } else { told };
-                return Some((name.clone(), if message.is_empty() { "no measurement yet".into() } else { message }));
-            }
-        }
-        None
+            let message = match passed {
+                true if fresh => return None,
+                true => "passed, on data from before the last weight change".to_string(),
+                false => self.told_message(RunKind::Background, &gate),
+            };
+            Some(if message.is_empty() { "no measurement yet".into() } else { message })
+        };
+        let open = names.iter().filter(|n| !self.overrides(RunKind::Background, n));
+        open.filter_map(|n| Some((n.clone(), missing(&n)?))).collect()
     }
 }

@@ -20,7 +20,7 @@ mod weigh;
 mod workers;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::Duration;
 
@@ -35,7 +35,9 @@ use crate::core::observe::Observations;
 use crate::core::plan::Plan;
 use crate::core::spans::{self, Span};
 
-pub use gates::values_of;
+pub use advance::held_by_forged_run;
+pub use gates::{override_key, values_of};
+pub use observed::waits_for_split;
 
 /// Decisions that may come again and again at one step.
 const REPEATED: [&str; 4] = ["WeightApplied", "RoutesChangedByOthers", "CanaryUnavailable", "CallsCut"];
@@ -320,6 +322,7 @@ impl<'a> Machine<'a> {
         let weight_since = self.s.step.weight_since.clone().filter(|_| self.s.weights.desired == 0);
         let now = MicroTime(self.now());
         self.s.current_step = Some(0);
+        self.s.overridden_steps.clear();
         self.s.steps_hash = Some(self.plan.steps_hash.clone());
         self.s.step = StepState { started_at: Some(now.clone()), progress_at: Some(now), weight_since, ..StepState::default() };
     }

@@ -6,6 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use super::gates::Hold;
 use super::{Machine, after};
+use crate::api::VoiceRolloutStatus;
 use crate::api::proof::{Observed, SplitCalls, SplitVerdict};
 use crate::api::run::RunKind;
 use crate::api::status::Phase;
@@ -18,6 +19,11 @@ pub(super) const KEY: &str = "Split/observed-split";
 const WAITS: &str = "the split to be seen";
 /// How often new counts are told that change nothing.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// Nothing but the split keeps the current step from being over: a person may go on without having seen it.
+pub fn waits_for_split(status: &VoiceRolloutStatus) -> bool {
+    status.waiting_for.starts_with(WAITS)
+}
 
 impl Machine<'_> {
     /// Takes in what was counted since the current weight was read back.
@@ -127,7 +133,7 @@ impl Machine<'_> {
 
     /// Nothing but the split keeps the step from being over.
     pub(super) fn waits_for_split(&self) -> bool {
-        self.old.waiting_for.starts_with(WAITS)
+        waits_for_split(self.old)
     }
 
     /// A person goes on at this weight, whatever is seen of the split.

@@ -7,13 +7,19 @@ use crate::core::intent::EventNote;
 impl Machine<'_> {
     /// Holds where it is a release that would raise the canary's weight; says whether.
     pub(super) fn held_by_preflight(&mut self) -> bool {
-        let Some(first) = self.plan.findings.first().filter(|_| self.plan.enforce_preflight) else { return false };
+        let Some(found) = self.preflight_hold() else { return false };
+        self.hold(found);
+        true
+    }
+
+    /// What an enforced preflight has against more traffic for the canary.
+    pub(super) fn preflight_hold(&self) -> Option<String> {
+        let first = self.plan.findings.first().filter(|_| self.plan.enforce_preflight)?;
         let more = match self.plan.findings.len() {
             1 => String::new(),
             n => format!(" ({} more: see the condition Preflight)", n - 1),
         };
-        self.hold(format!("preflight: {}{more}", first.noted()));
-        true
+        Some(format!("preflight: {}{more}", first.noted()))
     }
 
     /// Takes what was found into the status, and tells of a change.

@@ -134,9 +134,10 @@ impl Machine<'_> {
             }
         }
         self.s.current_step = i32::try_from(self.plan.steps.len()).ok();
+        let but = self.but_overridden().unwrap_or_default();
         let (what, reason) = match grounds {
             Grounds::First => ("FirstDeployed", format!("revision {} is stable", promotion.revision)),
-            Grounds::StepsPassed => ("Promoted", format!("revision {} is stable: every step passed", promotion.revision)),
+            Grounds::StepsPassed => ("Promoted", format!("revision {} is stable: every step passed{but}", promotion.revision)),
             Grounds::RollbackWindow => ("RolledBack", format!("revision {} is stable again", promotion.revision)),
             Grounds::PromotedFull => ("Promoted", format!("revision {} is stable: promoted in full by a person", promotion.revision)),
         };

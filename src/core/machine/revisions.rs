@@ -6,6 +6,7 @@ use super::Machine;
 use crate::api::status::{Grounds, Promotion, PromotionStage, RevisionStatus, Role};
 use crate::core::intent::Intent;
 use crate::core::observe::ArmSeen;
+use crate::core::rollback::may_return;
 
 impl Machine<'_> {
     /// Takes the ReplicaSets that exist into `status.revisions`.
@@ -77,7 +78,7 @@ impl Machine<'_> {
 
     fn begin(&mut self, target: String) {
         let newest = self.s.revisions.iter().map(|r| r.number).max().unwrap_or(0);
-        let returns = self.may_return(&target);
+        let returns = may_return(&self.s.revisions, self.s.stable_revision.as_deref(), &target, self.plan.rollback_window).is_ok();
         match self.s.revisions.iter_mut().find(|r| r.hash == target) {
             Some(revision) => {
                 if revision.number < newest {
@@ -120,17 +121,6 @@ impl Machine<'_> {
                 self.record("ReleaseStarted", reason, None, false);
             }
         }
-    }
-
-    /// A once-stable revision may come back without steps if it was not aborted since and few enough lie between.
-    fn may_return(&self, target: &str) -> bool {
-        let (Some(revision), Some(stable)) = (self.revision(target), self.s.stable_revision.as_deref().and_then(|h| self.revision(h)))
-        else {
-            return false;
-        };
-        let between = self.s.revisions.iter().filter(|r| r.number > revision.number && r.number <= stable.number).count();
-        let window = usize::try_from(self.plan.rollback_window).unwrap_or(0);
-        revision.was_stable && !revision.aborted && between <= window && window > 0
     }
 
     /// Pods that the canary needs now.

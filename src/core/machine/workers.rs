@@ -7,7 +7,7 @@ use super::Machine;
 use crate::core::intent::Intent;
 use crate::core::observe::ReplicaSetSeen;
 use crate::core::plan::PlanStep;
-use crate::core::workers::{count, is_beyond, share, told};
+use crate::core::workers::{is_beyond, share, told};
 
 impl Machine<'_> {
     /// The canary weight as it is, in percent: of the routes, or of the workers.
@@ -22,11 +22,7 @@ impl Machine<'_> {
 
     /// The weight at which gates compare: what can be reached of it, since stable gets the rest.
     pub(super) fn compared_weight(&self) -> i32 {
-        let asked = self.s.weights.desired;
-        if !self.plan.by_workers {
-            return asked;
-        }
-        asked.min(share(count(asked, self.plan.replicas), self.plan.replicas))
+        self.plan.compared(self.s.weights.desired)
     }
 
     /// Notes since when there have been the workers that the step asks for.

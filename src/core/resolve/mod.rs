@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::SpecError;
 use super::args::{self, ArgValue, Place};
+use super::{InTemplate, Origin, SpecError};
 use crate::api::analysis::{Arg, Gate, Mode, ReleaseFact};
 use crate::api::rollout::{Analysis, TemplateRef};
 use crate::api::run::{RunArg, RunGate};
@@ -74,7 +74,7 @@ pub fn resolve(
                 used.extend(content.args.iter().map(|a| a.name.clone()));
                 resolver.template(reference, &content, &given, &at);
             }
-            None => resolver.error(&at, format!("there is no {}", title(reference))),
+            None => resolver.errors.push(SpecError::new(&at, format!("there is no {}", title(reference))).from(Origin::NoTemplate)),
         }
     }
     resolver.inline(&analysis.gates, &analysis.args, &given, &mut used, path);
@@ -175,7 +175,11 @@ impl Resolver<'_> {
             match value {
                 Ok(Some(value)) => drop(args.insert(arg.name.clone(), value)),
                 Ok(None) => self.error(at, format!("the argument `{}` of {} was never given", arg.name, title(reference))),
-                Err(reason) => self.error(at, format!("{}: spec.args[{i}].valueFrom: {reason}", title(reference))),
+                Err(reason) => {
+                    let before = self.errors.len();
+                    self.error(&format!("spec.args[{i}].valueFrom"), reason);
+                    self.inside(before, reference, at);
+                }
             }
         }
         let known = known_args(&content.args);
@@ -191,7 +195,10 @@ impl Resolver<'_> {
     /// Errors since `before` are about the template; the rollout's path leads to it.
     fn inside(&mut self, before: usize, reference: &TemplateRef, at: &str) {
         for error in &mut self.errors[before..] {
-            *error = SpecError::new(at, format!("{}: {}: {}", title(reference), error.path, error.message));
+            let (path, message) = (std::mem::take(&mut error.path), std::mem::take(&mut error.message));
+            let said = SpecError::new(at, format!("{}: {path}: {message}", title(reference)));
+            *error =
+                said.from(Origin::Template(Box::new(InTemplate { kind: kind(reference), name: reference.name.clone(), path, message })));
         }
     }
 
@@ -265,7 +272,11 @@ fn run_arg(name: &str, value: Option<String>) -> RunArg {
 }
 
 fn title(reference: &TemplateRef) -> String {
-    format!("{} `{}`", if reference.cluster { "ClusterVoiceAnalysisTemplate" } else { "VoiceAnalysisTemplate" }, reference.name)
+    format!("{} `{}`", kind(reference), reference.name)
+}
+
+fn kind(reference: &TemplateRef) -> &'static str {
+    if reference.cluster { "ClusterVoiceAnalysisTemplate" } else { "VoiceAnalysisTemplate" }
 }
 
 #[cfg(test)]

@@ -125,6 +125,9 @@ pub struct Order {
     verb: Verb,
     /// Hash of the revision that the person saw.
     revision: String,
+    /// The step that the person saw.
+    #[serde(default)]
+    step: Option<String>,
     #[serde(default)]
     reason: String,
 }
@@ -158,6 +161,7 @@ pub async fn act(
     let spec = VoiceRolloutActionSpec {
         rollout: name,
         revision: order.revision,
+        step: order.step,
         verb: order.verb,
         reason,
         requested_by: Some(caller.name.clone()),

@@ -88,6 +88,130 @@ async fn undo_during_a_release_goes_back_to_stable() {
     assert!(result.is_ok() && text.contains("revision 3 (") && text.contains("it is the stable one"), "{text}");
 }
 
+/// What was applied a moment ago, and the operator has not looked at.
+fn lags() -> Value {
+    let mut lags = healthy(3);
+    lags["spec"]["template"] = template("a:4");
+    lags
+}
+
+#[tokio::test(start_paused = true)]
+async fn undo_right_after_an_apply_takes_back_that_version_alone() {
+    let sets = || vec![set("a:1", true), set("a:2", true), set("a:3", true)];
+    let (result, text, server) = undo(server(lags(), sets()), None).await;
+    assert!(result.is_ok() && text.contains("revision 3 (") && text.contains("it is the stable one"), "{text}");
+    assert_eq!(server.patched.lock()[0][1]["value"], template("a:3"));
+    // Taken back, and not looked at either: a second undo goes no further.
+    let mut releasing = healthy(3);
+    releasing["status"]["canaryRevision"] = json!(hash(&template("a:4")));
+    let (again, text, server) = undo(self::server(releasing, sets()), None).await;
+    assert!(again.is_ok() && text.contains("already: nothing was done") && server.patched.lock().is_empty(), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn undo_goes_past_a_version_that_was_aborted_since_it_was_stable() {
+    let mut aborted = healthy(3);
+    aborted["status"]["revisions"][1]["aborted"] = json!(true);
+    let (result, text, _) = undo(server(aborted, vec![set("a:1", true), set("a:2", true)]), None).await;
+    assert!(result.is_ok() && text.contains("is that of revision 1 ("), "{text}");
+}
+
+/// Somebody at a terminal, who answers; what was asked.
+async fn asked(
+    server: Server,
+    yes: bool,
+    run: impl AsyncFnOnce(&Session, &mut Vec<u8>) -> Result<(), CliError>,
+) -> (Result<(), CliError>, Vec<String>, Arc<Server>) {
+    let (mut session, server) = server.session();
+    let questions = Arc::new(Mutex::new(Vec::new()));
+    let heard = questions.clone();
+    session.interactive = true;
+    session.asker = Box::new(move |question| {
+        heard.lock().push(question.to_owned());
+        if yes { Ok(()) } else { Err(CliError::Declined) }
+    });
+    let result = run(&session, &mut Vec::new()).await;
+    let questions = questions.lock().clone();
+    (result, questions, server)
+}
+
+/// One that is in its third step of four.
+fn in_release() -> Value {
+    let mut rollout = healthy(3);
+    rollout["spec"]["template"] = template("a:4");
+    rollout["status"]["canaryRevision"] = json!(hash(&template("a:4")));
+    rollout["status"]["phase"] = json!("Progressing");
+    rollout["status"]["stepDisplay"] = json!("3/4");
+    rollout["status"]["weights"] = json!({"desired": 25, "applied": 25});
+    rollout
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_at_a_terminal_is_asked_before_calls_are_at_stake() {
+    async fn run(verb: &str, yes: bool, session: &Session, out: &mut Vec<u8>) -> Result<(), CliError> {
+        let given = Given { timeout: Duration::from_secs(30), yes };
+        let order = |verb| async move { session.order("voice-agent", verb, None, given, &mut Vec::new()).await };
+        match verb {
+            "promote --full" => order(Action::PromoteFull).await,
+            "promote --skip-step" => order(Action::SkipStep).await,
+            "abort" => order(Action::Abort).await,
+            "promote" => order(Action::Promote).await,
+            "undo" => session.undo("voice-agent", None, yes, out).await,
+            "set image" => session.set_image("voice-agent", &[("agent".into(), "a:5".into())], yes, out).await,
+            _ => session.restart("voice-agent", yes, out).await,
+        }
+    }
+    let server = |rollout: Value| Server {
+        rollouts: vec![rollout],
+        replica_sets: vec![set("a:2", true), set("a:3", true)],
+        answer: Some(json!({"state": "Applied"})),
+        ..Default::default()
+    };
+    let written = |server: &Server| server.created.lock().len() + server.patched.lock().len();
+    let cases = [
+        ("promote --full", Some("which has 25 % now, without the remaining steps")),
+        ("promote --skip-step", Some("Step 3/4 ends without its evidence")),
+        ("undo", Some("and 25 % of new calls go to it. Revision 3 (")),
+        ("set image", Some("and 25 % of new calls go to it; a new version takes its place")),
+        ("restart", Some("and 25 % of new calls go to it; a new version takes its place")),
+        ("promote", None),
+        ("abort", None),
+    ];
+    for (verb, question) in cases {
+        let no = asked(server(in_release()), false, async |s, out| run(verb, false, s, out).await).await;
+        let yes = asked(server(in_release()), true, async |s, out| run(verb, false, s, out).await).await;
+        let told = asked(server(in_release()), false, async |s, out| run(verb, true, s, out).await).await;
+        assert!(yes.0.is_ok() && written(&yes.2) == 1 && told.0.is_ok() && written(&told.2) == 1, "{verb}: {:?} {:?}", yes.0, told.0);
+        assert!(told.1.is_empty(), "{verb} --yes asks: {:?}", told.1);
+        match question {
+            Some(question) => {
+                assert!(no.1.len() == 1 && no.1[0].contains(question) && no.1 == yes.1, "{verb}: {:?}", no.1);
+                assert!(matches!(no.0, Err(CliError::Declined)) && written(&no.2) == 0, "{verb}: {:?}", no.0);
+            }
+            None => assert!(no.1.is_empty() && no.0.is_ok() && written(&no.2) == 1, "{verb}: {:?}", no.1),
+        }
+    }
+    // Nothing is at stake in a rollout at rest.
+    for verb in ["set image", "restart"] {
+        let rest = asked(server(healthy(3)), false, async |s, out| run(verb, false, s, out).await).await;
+        assert!(rest.0.is_ok() && rest.1.is_empty(), "{verb}: {:?}", rest.1);
+        // A version that nobody has looked at is.
+        let lagging = asked(server(lags()), false, async |s, out| run(verb, false, s, out).await).await;
+        let newer =
+            format!("The spec has a newer version, revision {}, that the operator has not begun to release", hash(&template("a:4")));
+        assert!(lagging.1[0].starts_with(&newer) && written(&lagging.2) == 0, "{verb}: {:?}", lagging.1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ends_a_step_names_the_step_that_was_seen() {
+    for (verb, step) in [(Action::Promote, json!("3/4")), (Action::SkipStep, json!("3/4")), (Action::Abort, Value::Null)] {
+        let server = Server { rollouts: vec![in_release()], answer: Some(json!({"state": "Applied"})), ..Default::default() };
+        let (result, created) = order(server, "voice-agent", verb).await;
+        assert!(result.is_ok() && created[0]["spec"]["step"] == step, "{verb:?}: {}", created[0]);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_revision_that_is_gone_is_told_with_those_that_are_there() {
     let sets = || vec![set("a:2", true), set("a:3", true)];
@@ -100,8 +224,8 @@ async fn a_revision_that_is_gone_is_told_with_those_that_are_there() {
     first["status"]["revisions"].as_array_mut().unwrap().truncate(1);
     let error = undo(server(first, vec![set("a:3", true)]), None).await.0.unwrap_err().to_string();
     assert!(error.contains("there is none to go back to"), "{error}");
-    let again = undo(server(healthy(3), sets()), Some(3)).await.0.unwrap_err();
-    assert!(again.to_string().contains("already: nothing was done"), "{again}");
+    let (again, text, server) = undo(server(healthy(3), sets()), Some(3)).await;
+    assert!(again.is_ok() && text.contains("already: nothing was done\n") && server.patched.lock().is_empty(), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,7 +244,9 @@ async fn images_are_set_by_container() {
     assert!(text.starts_with(&format!("set image voice-agent: agent a:3 -> a:4; revision {new} is released\n")), "{text}");
     let error = set(&[("agnet", "a:4")]).await.0.unwrap_err().to_string();
     assert_eq!(error, "spec.template has no container agnet, only agent, proxy; did you mean agent?");
-    assert!(matches!(set(&[("agent", "a:3")]).await.0, Err(CliError::Nothing(_))));
+    let (again, text, server) = set(&[("agent", "a:3")]).await;
+    assert!(again.is_ok() && server.patched.lock().is_empty());
+    assert_eq!(text, "these images are there already: nothing was done\n");
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,7 +283,8 @@ async fn a_change_at_the_same_moment_is_not_overwritten() {
     let mut read = session.find("voice-agent").await.unwrap();
     read.metadata.generation = Some(6);
     let error = session.patch(&read, Vec::new(), "restart it").await.unwrap_err();
-    assert!(error.to_string().contains("somebody changed VoiceRollout voice-agent at the same moment"), "{error}");
+    let text = "restart it: write VoiceRollout voice-agent: somebody changed it at the same moment; nothing was done: try again";
+    assert_eq!((error.to_string().as_str(), error.exit()), (text, Exit::Failed));
 }
 
 #[tokio::test(start_paused = true)]

@@ -162,7 +162,42 @@ async fn an_operator_that_may_not_be_seen_is_no_error() {
 
 #[tokio::test(start_paused = true)]
 async fn explain_names_the_commands_for_this_namespace() {
-    let server = Server { rollouts: vec![agent()], ..Default::default() };
+    let mut measuring = agent();
+    // After the first of the weights that are there without a list of steps.
+    measuring["status"]["currentStep"] = json!(1);
+    let server = Server { rollouts: vec![measuring], ..Default::default() };
     let (result, text, _) = said(server, async |s, out| s.explain("voice-agent", out).await).await;
-    assert!(result.is_ok() && text.contains("kubectl voicerollout promote voice-agent -n voice"), "{text}");
+    assert!(result.is_ok() && text.contains("kubectl voicerollout promote voice-agent -n voice --skip-step"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn following_a_list_fails_where_a_look_does() {
+    // A list that is followed has no end of its own.
+    let get = async |server, words| {
+        let ends = said(server, async |s, out| s.get(&get_args(words), out).await);
+        tokio::time::timeout(Duration::from_secs(60), ends).await.expect("an error").0.unwrap_err()
+    };
+    let error = get(Server { hangs: true, ..Default::default() }, "-w").await;
+    assert_eq!(error.to_string(), "list VoiceRollouts in namespace voice: no answer within 10 s");
+    let others = Server { rollouts: vec![agent()], ..Default::default() };
+    let error = get(others, "-w voice-agnet").await;
+    assert!(error.to_string().contains("did you mean voice-agent?"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_wrote_which_field_is_left_out_of_objects() {
+    let mut managed = agent();
+    managed["metadata"]["managedFields"] = json!([{"manager": "kubectl", "operation": "Update"}]);
+    let server = || Server { rollouts: vec![managed.clone()], changes: vec![modified(&managed)], ..Default::default() };
+    let how = Follow { output: Some(Output::Yaml), ..Follow::default() };
+    let (_, shown, _) = said(server(), async |s, out| s.status("voice-agent", how, out).await).await;
+    let mut followed = Vec::new();
+    for words in ["-w -o json", "-w -o yaml"] {
+        let (session, _) = server().session();
+        let args = get_args(words);
+        assert!(tokio::time::timeout(Duration::from_secs(60), session.get(&args, &mut followed)).await.is_err());
+    }
+    for text in [shown, String::from_utf8(followed).unwrap()] {
+        assert!(text.contains("voice-agent") && !text.contains("managedFields") && !text.contains("Update"), "{text}");
+    }
 }

@@ -9,6 +9,7 @@ use crate::api::action::Verb;
 use crate::api::common::seconds;
 use crate::api::rollout::{Analysis, OnDeadline, Preflight, RollbackWindow, Step};
 use crate::api::status::Phase;
+use crate::core::plan::PlanStep;
 use crate::core::route::Buckets;
 
 /// One thing that happens.
@@ -20,6 +21,8 @@ pub enum Event {
     Ask(Verb),
     /// What somebody who looks at the release would ask for.
     AskFitting,
+    /// To go on without what an analysis still needs.
+    AskToSkip,
     AskForVersion(Verb, u32),
     Steps(usize),
     Background(usize),
@@ -108,6 +111,7 @@ pub fn event() -> impl Strategy<Value = Event> {
         6 => (1u32..5).prop_map(Event::Apply),
         4 => verb().prop_map(Event::Ask),
         8 => Just(Event::AskFitting),
+        4 => Just(Event::AskToSkip),
         1 => (verb(), 1u32..5).prop_map(|(v, n)| Event::AskForVersion(v, n)),
         3 => (0usize..7).prop_map(Event::Steps),
         1 => (7usize..step_lists().len()).prop_map(Event::Steps),
@@ -251,6 +255,12 @@ impl Story {
                 (Phase::Degraded, _) => drop(w.ask(Verb::Retry)),
                 _ => {}
             },
+            Event::AskToSkip => {
+                let index = w.status.current_step.and_then(|i| usize::try_from(i).ok());
+                if matches!(index.and_then(|i| w.plan().steps.get(i).cloned()), Some(PlanStep::Analysis { .. })) {
+                    w.ask(Verb::SkipStep);
+                }
+            }
             Event::AskForVersion(verb, version) => drop(w.ask_for(verb, &hash(version))),
             Event::Steps(i) => w.edit(|s| s.steps = lists[i].clone()),
             Event::Background(i) => w.edit(|s| s.analysis = backgrounds()[i].clone()),

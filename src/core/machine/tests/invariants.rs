@@ -188,7 +188,7 @@ fn goes_on(pass: &Pass) -> bool {
 /// I4, and the other steps.
 fn steps_pass_on_evidence(_: &World, pass: &Pass) -> Check {
     let (b, a) = (&pass.before, after(pass));
-    if promoted_at_once(pass).is_some_and(|why| why.ends_with("every step passed")) {
+    if promoted_at_once(pass).is_some_and(|why| why.contains("every step passed")) {
         let from = if goes_on(pass) { b.current_step.unwrap_or(0) } else { 0 };
         let mut steps = from..pass.plan.steps.len() as i32;
         return steps.try_for_each(|index| step_passed(pass, index).map_err(|e| format!("step {index} passed: {e}")));
@@ -227,7 +227,12 @@ fn step_passed(pass: &Pass, index: i32) -> Check {
             let waited = pass.seen.now.duration_since(began);
             ensure(promoted || waited >= SignedDuration::try_from(*d).unwrap(), || format!("after {waited:?} of {d:?}"))
         }
-        PlanStep::Analysis { .. } if skipped => nothing_failed(pass, index),
+        PlanStep::Analysis { run, require } if skipped => {
+            nothing_failed(pass, index)?;
+            // Skipped by an earlier command: that pass was looked at.
+            let earlier = here && old.promoted;
+            if earlier { Ok(()) } else { the_record_names_what_was_skipped(pass, index, run.is_some(), require) }
+        }
         PlanStep::Analysis { run, require } => {
             let overridden = |key: &str| (here && old.overridden.iter().any(|o| o == key)) || asked(pass, Verb::Promote);
             let own = run.as_ref().map_or(Ok(()), |_| run_passed(pass, RunKind::Step, Some(index), None, &overridden));
@@ -245,6 +250,25 @@ fn nothing_failed(pass: &Pass, index: i32) -> Check {
     let runs = pass.seen.runs.iter().filter(|run| records.iter().any(|r| r.name == run.name && r.spec_hash == run.spec_hash));
     let failed = runs.flat_map(|r| &r.gates).find(|g| g.mode != Mode::DryRun && g.verdict == Some(Verdict::Fail));
     ensure(failed.is_none(), || format!("skipped though a gate failed: {failed:?}"))
+}
+
+/// I8: whoever skips an analysis has every gate on record that had not passed, by name.
+fn the_record_names_what_was_skipped(pass: &Pass, index: i32, own: bool, require: &[String]) -> Check {
+    let a = after(pass);
+    let gates = |kind: RunKind, step: Option<i32>| {
+        let record = pass.before.runs.iter().find(|r| r.kind == kind && r.step == step);
+        let run = record.and_then(|record| pass.seen.runs.iter().find(|r| r.name == record.name && r.spec_hash == record.spec_hash));
+        run.map(|r| r.gates.as_slice()).unwrap_or_default()
+    };
+    let open = |g: &&GateStatus| !(g.counts.pass > 0 && (g.verdict == Some(Verdict::Pass) || g.passing));
+    let of_step = gates(RunKind::Step, Some(index)).iter().filter(|g| own && g.mode == Mode::Enforce).filter(open);
+    let of_background = gates(RunKind::Background, None).iter().filter(|g| require.contains(&g.name)).filter(open);
+    let step = format!("{}/{}", index + 1, pass.plan.steps.len());
+    let here = |d: &&crate::api::status::DecisionRecord| d.decision == "Overridden" && d.step == step && d.by.is_some();
+    let said: Vec<&str> = a.decisions.iter().filter(here).map(|d| d.reason.as_str()).collect();
+    let missing = of_step.chain(of_background).find(|g| !said.iter().any(|reason| reason.contains(g.name.as_str())));
+    ensure(missing.is_none(), || format!("I8: skipped without {missing:?}, the records say {said:?}"))?;
+    ensure(said.is_empty() || !goes_on(pass) || a.overridden_steps.contains(&step), || format!("I8: {step} is not remembered"))
 }
 
 /// I4: a run that was asked for says that every enforcing gate (or each of `names`) passed on a measurement.
@@ -289,7 +313,7 @@ fn new_stable_has_grounds(_: &World, pass: &Pass) -> Check {
     let first = b.stable_revision.is_none();
     let at_once = promoted_at_once(pass).is_some_and(|why| {
         let known = b.revisions.iter().find(|r| r.hash == new);
-        why.ends_with("every step passed")
+        why.contains("every step passed")
             || (why.ends_with("by a person") && asked(pass, Verb::PromoteFull))
             || (why.ends_with("stable again") && pass.plan.rollback_window > 0 && known.is_some_and(|r| r.was_stable && !r.aborted))
     });

@@ -6,7 +6,7 @@ mod explanations;
 mod pods;
 mod pods_invariants;
 mod specs;
-mod world;
+pub mod world;
 
 mod aborts;
 mod buckets;
@@ -17,7 +17,8 @@ mod faults;
 mod invariants;
 mod left;
 mod observed;
-mod people;
+mod overrides;
+pub mod people;
 mod plans;
 mod preflight;
 mod properties;

@@ -17,7 +17,7 @@ fn asks(more: serde_json::Value) -> VoiceRolloutSpec {
 }
 
 /// A release at 25 %, with a proof; the weight has stood long enough for its calls to be told from those before.
-fn proved(more: serde_json::Value) -> World {
+pub fn proved(more: serde_json::Value) -> World {
     let mut w = World::releasing(asks(more));
     w.until_weight(25);
     w.run(30);
@@ -122,7 +122,7 @@ fn without_data_only_a_split_that_has_to_be_seen_is_waited_for() {
     // The pause of two minutes is still to come.
     patient.until_weight(50);
     assert!(
-        patient.status.decisions.iter().any(|d| d.decision == "Overridden" && d.reason.contains("was not seen")),
+        patient.status.decisions.iter().any(|d| d.decision == "Overridden" && d.reason.contains("without the split being seen (no call")),
         "{}",
         patient.describe()
     );

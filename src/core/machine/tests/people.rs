@@ -2,12 +2,15 @@
 
 use super::specs::*;
 use super::world::{Say, World};
+use super::{observed, preflight};
+use crate::api::VoiceRolloutSpec;
 use crate::api::action::Verb;
+use crate::api::rollout::Preflight;
 use crate::api::run::{Consequence, RunKind, Verdict};
 use crate::api::status::{Grounds, Phase};
 
 /// A phase to be in, and how to get there.
-fn worlds() -> Vec<(&'static str, World)> {
+pub fn worlds() -> Vec<(&'static str, World)> {
     let steps = || vec![weight(25), pause(None), weight(50), analysis(&["p95"])];
     let base = || spec(Some(steps()), None);
     let at_pause = || {
@@ -43,6 +46,11 @@ fn worlds() -> Vec<(&'static str, World)> {
         w.run(120);
         all.push((name, w));
     }
+    let mut w = World::releasing(spec(Some(vec![weight(25), pause(None)]), Some(gates(vec![gate("p95")]))));
+    w.script.insert("p95".into(), Say::Error);
+    w.until("the gate to give up", |w| w.status.gates.iter().any(|g| g.consequence.is_some()));
+    all.push(("PauseHeldByError", w));
+    all.extend(stuck());
     let mut w = at_pause();
     w.edit(|s| s.steps = Some(vec![]));
     w.pass();
@@ -59,6 +67,30 @@ fn worlds() -> Vec<(&'static str, World)> {
     w.settle();
     all.push(("Degraded", w));
     all
+}
+
+/// Where a person's word does not do what it does elsewhere.
+fn stuck() -> Vec<(&'static str, World)> {
+    let mut over = World::releasing(spec(Some(vec![weight(25)]), Some(gates(vec![gate("p95")]))));
+    over.script.insert("p95".into(), Say::Nothing);
+    over.until("the end of the steps", |w| w.status.current_step == Some(1) && w.status.waiting_for.starts_with("p95"));
+    let mut unseen = observed::proved(serde_json::json!({"requireObserved": true}));
+    unseen.until_phase(Phase::Paused);
+    let mut forged = World::releasing(spec(Some(vec![weight(25), analysis(&["p95"]), pause(None)]), None));
+    forged.script.insert("p95".into(), Say::Nothing);
+    forged.until("the gate to be asked", |w| !w.status.gates.is_empty());
+    forged.seen.runs.iter_mut().for_each(|r| r.spec_hash = "forged".into());
+    forged.pass();
+    let mut nobody = World::releasing(VoiceRolloutSpec { traffic: pulled(), ..spec(Some(vec![weight(25), pause(None)]), None) });
+    nobody.until_phase(Phase::Paused);
+    nobody.edit(|s| s.replicas = 0);
+    nobody.pass();
+    let mut found = World::releasing(VoiceRolloutSpec { preflight: Preflight::Enforce, ..spec(Some(vec![weight(25), pause(None)]), None) });
+    found.until_phase(Phase::Paused);
+    preflight::find(&mut found, &["a"]);
+    assert!(found.command(Verb::Promote).0);
+    found.run(60);
+    vec![("StepsOver", over), ("SplitUnseen", unseen), ("Forged", forged), ("NobodyWorks", nobody), ("PreflightAtEnd", found)]
 }
 
 /// The one table: phase, verb, whether it is carried out, and a word of the answer.
@@ -161,6 +193,70 @@ const TABLE: &[(&str, [(bool, &str); 7])] = &[
         [
             (false, "not a pause"),
             (true, "was skipped"),
+            (true, "100"),
+            (true, "stable"),
+            (false, "aborted"),
+            (true, "resume"),
+            (false, "not paused"),
+        ],
+    ),
+    (
+        "PauseHeldByError",
+        [(true, "p95 ("), (true, "p95 ("), (true, "100"), (true, "stable"), (false, "aborted"), (true, "resume"), (false, "not paused")],
+    ),
+    (
+        "StepsOver",
+        [
+            (false, "not a pause"),
+            (true, "without p95 ("),
+            (true, "100"),
+            (true, "stable"),
+            (false, "aborted"),
+            (true, "resume"),
+            (false, "not paused"),
+        ],
+    ),
+    (
+        "SplitUnseen",
+        [
+            (true, "the split being seen"),
+            (false, "moves pods"),
+            (true, "100"),
+            (true, "stable"),
+            (false, "aborted"),
+            (true, "resume"),
+            (false, "not paused"),
+        ],
+    ),
+    (
+        "Forged",
+        [
+            (false, "delete it"),
+            (false, "delete it"),
+            (true, "100"),
+            (true, "stable"),
+            (false, "aborted"),
+            (true, "resume"),
+            (false, "not paused"),
+        ],
+    ),
+    (
+        "NobodyWorks",
+        [
+            (false, "no worker takes calls"),
+            (false, "no worker takes calls"),
+            (true, "100"),
+            (true, "stable"),
+            (false, "aborted"),
+            (true, "resume"),
+            (false, "not paused"),
+        ],
+    ),
+    (
+        "PreflightAtEnd",
+        [
+            (false, "preflight: "),
+            (false, "preflight: "),
             (true, "100"),
             (true, "stable"),
             (false, "aborted"),

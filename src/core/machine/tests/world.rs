@@ -206,7 +206,7 @@ impl World {
         let name = format!("action-{}", self.actions_made);
         let uid = format!("uid-{name}");
         let by = Some("ann".to_string());
-        self.seen.actions.push(ActionSeen { name: name.clone(), uid, revision: revision.into(), verb, reason: None, by });
+        self.seen.actions.push(ActionSeen { name: name.clone(), uid, revision: revision.into(), step: None, verb, reason: None, by });
         name
     }
 
@@ -215,6 +215,14 @@ impl World {
         let name = self.ask(verb);
         self.pass();
         self.outcomes.get(&name).cloned().unwrap_or_else(|| panic!("{verb:?} was not answered\n{}", self.describe()))
+    }
+
+    /// The same for a step that the person saw.
+    pub fn command_at(&mut self, verb: Verb, step: &str) -> (bool, String) {
+        let name = self.ask(verb);
+        self.seen.actions.iter_mut().filter(|a| a.name == name).for_each(|a| a.step = Some(step.into()));
+        self.pass();
+        self.outcomes[&name].clone()
     }
 
     pub fn decide(&self) -> Decision {

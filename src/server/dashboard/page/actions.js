@@ -28,6 +28,9 @@ function meaning(verb, detail) {
   }
 }
 
+// The step may be another one by the time that the operator looks: these hold for the one that is seen.
+const ENDS_STEP = ["promote", "skipStep"];
+
 /** Asks the person; gives the order, or undefined. */
 function confirm(verb, detail) {
   const dialog = id("order");
@@ -105,7 +108,8 @@ export class Actions {
     try {
       this.say(`${word}: sending…`);
       const path = `rollouts/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}/actions`;
-      const made = await net.post(path, { ...order, revision: status.canaryRevision });
+      const step = ENDS_STEP.includes(order.verb) ? status.stepDisplay || undefined : undefined;
+      const made = await net.post(path, { ...order, revision: status.canaryRevision, step });
       this.say(`${word}: ${made.name} is created; the operator looks at it…`);
       const end = await outcome(namespace, made.name, this.signal);
       if (!end) this.say(`${word}: ${made.name} is created, but the operator has not answered. Is it running?`, "warn");

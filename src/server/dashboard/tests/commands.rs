@@ -26,6 +26,9 @@ async fn a_command_is_created_by_the_caller_and_bound_to_the_revision() {
     assert_eq!(made[0].authorization.as_deref(), Some("Bearer of-jane"));
     let spec = json!({"rollout": "agent", "revision": "6d5f8c", "verb": "abort", "reason": "callers complain", "requestedBy": "jane"});
     assert_eq!(made[0].body["spec"], spec);
+    let promote = json!({"verb": "promote", "revision": "6d5f8c", "step": "3/10"});
+    assert_eq!(ask(&world.dashboard(true), order("of-jane", "voice", &promote)).await.0, 200);
+    assert_eq!(world.api.asked("/voicerolloutactions")[1].body["spec"]["step"], "3/10");
     let full = json!({"verb": "promoteFull", "revision": "6d5f8c"});
     let (_, body) = ask(&world.dashboard(true), order("of-jane", "voice", &full)).await;
     assert_eq!(body, r#"{"name":"agent-promote-full-x7k2p"}"#);
