@@ -155,7 +155,7 @@ async fn play(kill: Option<u64>, deadly: Option<usize>) -> (Told, u64) {
     sent(&cluster).await;
     let killed = cluster.kill_after(kill);
     if let Some(deadly) = deadly {
-        cluster.mail.crash_at(4 + deadly, killed.bell.clone());
+        cluster.mail.crash_at(4 + deadly, killed.clone());
     }
     cluster.set_image("agent", "agent:v2").await;
     tokio::select! {
@@ -165,6 +165,7 @@ async fn play(kill: Option<u64>, deadly: Option<usize>) -> (Told, u64) {
             done(&cluster).await;
         }
     }
+    assert_eq!(killed.was_struck(), kill.is_some() || deadly.is_some(), "request {kill:?}, message {deadly:?}");
     let letters = cluster.mail.received().split_off(4);
     let mut by_id = BTreeMap::<String, usize>::new();
     let mut events = Vec::new();
