@@ -1,5 +1,7 @@
 //! People are told what became of releases: in order, again after a failure, once, and whenever the operator is killed.
 
+mod trouble;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -231,7 +233,9 @@ async fn a_mistake_is_told_in_a_condition_and_stops_nothing() {
     let done = |l: &[Letter]| l.iter().filter(|l| l.kind() == "promoted").count() == 2;
     mail(&cluster, "the other receiver's", done).await;
     assert_eq!(cluster.status("agent").await.phase, Phase::Healthy);
-    assert_eq!(outbox(&cluster).await.spec.queue.len(), 4, "what could not be sent waits");
+    assert_eq!(outbox(&cluster).await.spec.queue.len(), 8, "what could not be sent waits");
+    cluster.edit("agent", json!([{"op": "replace", "path": "/spec/notifications/0/template", "value": "{{ step }}!"}])).await;
+    mail(&cluster, "what waited for the mistake", |l| l.iter().filter(|l| l.kind() == "promoted").count() == 4).await;
 
     cluster.edit("agent", json!([{"op": "remove", "path": "/spec/notifications"}])).await;
     cluster.wait("agent", "without the condition", |s| !s.conditions.iter().any(|c| c.type_ == "NotificationsReady")).await;
