@@ -21,7 +21,7 @@ pub enum Trigger {
     Paused,
     /// A gate began to fail, or its provider did.
     GateFailing,
-    /// The weights went back to stable.
+    /// The weights went back to stable; also because the template of stable is asked for again.
     Aborted,
     /// The new revision is stable.
     Promoted,

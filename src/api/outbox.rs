@@ -39,6 +39,9 @@ pub struct VoiceRolloutOutboxSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Cursor {
+    /// `resourceVersion` of the VoiceRollout whose status was taken over last. An older status has no news.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub resource_version: String,
     /// The last entry of `status.decisions`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<DecisionId>,
@@ -144,7 +147,7 @@ pub enum Outcome {
     Sent,
     /// It was sent, and the answer is not known; Slack cannot tell duplicates, so it is not sent again.
     Unknown,
-    /// It was given up: too old, too many before it, or its notification is gone.
+    /// It was given up: too old, too many after it, or its notification is gone.
     Dropped,
 }
 

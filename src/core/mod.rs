@@ -14,6 +14,7 @@ pub mod observe;
 pub mod plan;
 pub mod preflight;
 pub mod proof;
+pub mod request;
 pub mod resolve;
 pub mod revision;
 pub mod rollback;

@@ -66,9 +66,7 @@ impl Messenger {
                 Target::SlackBot(_) => slack::of_bot(&posted),
                 Target::Webhook(_) => cloud_event::answer(&posted),
             },
-            Err(NotPosted::Forbidden(why)) => Answer::Stuck { why: without_host(letter, &outgoing, why) },
-            Err(NotPosted::NotSent(why)) => Answer::Refused { why, wait: None },
-            Err(NotPosted::Lost(why)) => Answer::Unknown { why },
+            Err(why) => unheard(why, |why| without_host(letter, &outgoing, why)),
         }
     }
 
@@ -129,6 +127,15 @@ fn text(letter: &Letter, escape: Escape) -> String {
         let usual = template::render(template::usual(facts.trigger), facts, link, escape);
         usual.unwrap_or_else(|_| format!("{}/{}: {}", facts.namespace, facts.rollout, facts.trigger))
     })
+}
+
+/// What it means that there is no answer; its words go through `told`.
+fn unheard(why: NotPosted, told: impl Fn(String) -> String) -> Answer {
+    match why {
+        NotPosted::Forbidden(why) => Answer::Stuck { why: told(why) },
+        NotPosted::NotSent(why) => Answer::Refused { why: told(why), wait: None },
+        NotPosted::Lost(why) => Answer::Unknown { why: told(why) },
+    }
 }
 
 /// The host of a URL that is a secret is a part of it.

@@ -19,7 +19,7 @@ use crate::core::notify::outbox::Answer;
 use crate::core::notify::{Defaults, Notifiers};
 use crate::sources::SourceError;
 use crate::sources::egress::Egress;
-use crate::sources::post::Poster;
+use crate::sources::post::{NotPosted, Outgoing, Post, Posted, Poster};
 use crate::sources::secrets::SecretReader;
 
 const TOKEN: &str = "xoxb-s3cr3t-token";
@@ -290,4 +290,38 @@ async fn a_template_that_fails_on_the_facts_keeps_nobody_from_hearing() {
     notification["template"] = json!("{% if gate == 'p95' %}{{ 1 // 0 }}{% endif %}{{ rollout }}");
     assert_eq!(send(&messenger, &letter(notification)).await, Answer::Taken);
     assert!(receiver.last().2["text"].as_str().unwrap().starts_with("voice/agent: revision 5f7c was aborted"));
+}
+
+/// Answers nothing, with words that name the host.
+struct Silent(NotPosted);
+
+impl Post for Silent {
+    fn post<'a>(&'a self, _: &'a Outgoing) -> BoxFuture<'a, Result<Posted, NotPosted>> {
+        Box::pin(std::future::ready(Err(self.0.clone())))
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_is_secret_is_named_in_no_answer() {
+    let why = "cannot connect: hooks.s3cr3t.example: no such host".to_owned();
+    let told = "cannot connect: the Secret's host: no such host".to_owned();
+    for (not_posted, answer) in [
+        (NotPosted::Forbidden(why.clone()), Answer::Stuck { why: told.clone() }),
+        (NotPosted::NotSent(why.clone()), Answer::Refused { why: told.clone(), wait: None }),
+        (NotPosted::Lost(why.clone()), Answer::Unknown { why: told }),
+    ] {
+        let secrets = Secrets([("voice/slack/url".to_owned(), "https://hooks.s3cr3t.example/T0".to_owned())].into());
+        let messenger = Messenger::new(Arc::new(Silent(not_posted)), Arc::new(secrets), "operators");
+        assert_eq!(send(&messenger, &letter(slack_webhook("url"))).await, answer);
+    }
+}
+
+/// What is set by the connection cannot be set, also where nothing was checked before.
+#[tokio::test]
+async fn a_post_refuses_headers_that_belong_to_the_connection() {
+    let post = Poster::new(Egress { allow: vec!["127.0.0.0/8".parse().unwrap()], deny_extra: vec![] }, "voicerollout-test".into());
+    let receiver = Receiver::start().await;
+    let headers = vec![("Host".to_owned(), "s3cr3t".to_owned())];
+    let refused = post.post(&Outgoing { url: receiver.url.clone(), headers, body: "{}".into() }).await;
+    assert_eq!(refused, Err(NotPosted::Forbidden("header \"Host\": this header is set by the operator; leave it out".into())));
 }

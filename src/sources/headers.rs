@@ -10,13 +10,12 @@ use super::secrets::Vault;
 use super::{ArgValue, SourceError};
 use crate::api::analysis::{Auth, Header};
 use crate::core::args::{Place, fill};
+use crate::core::request::RESERVED_HEADERS;
 
 /// The name under which a measurement's key goes to a provider.
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-
-/// Headers that belong to the connection, or to us.
-const OURS: [&str; 8] =
-    ["host", "connection", "content-length", "transfer-encoding", "upgrade", "te", "proxy-authorization", "idempotency-key"];
+/// What is said of one of [`RESERVED_HEADERS`].
+pub(super) const OURS: &str = "this header is set by the operator; leave it out";
 
 /// Builds the headers; `auth` comes last and replaces an `Authorization` among `headers`.
 pub(super) async fn build(
@@ -30,8 +29,8 @@ pub(super) async fn build(
     for header in headers {
         let fail = |e: &str| SourceError::new(format!("{what}: header {:?}: {e}", header.name));
         let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(|_| fail("not a valid header name"))?;
-        if OURS.contains(&name.as_str()) {
-            return Err(fail("this header is set by the operator; leave it out"));
+        if RESERVED_HEADERS.contains(&name.as_str()) {
+            return Err(fail(OURS));
         }
         let value = match (&header.value, &header.secret_key_ref) {
             (Some(template), None) => fill(template, Place::Header, args).map_err(|e| fail(&e.to_string()))?.text,

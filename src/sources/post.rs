@@ -6,8 +6,9 @@ use futures::future::BoxFuture;
 use reqwest::header::HeaderMap;
 
 use super::egress::Egress;
-use super::headers::sensitive;
+use super::headers::{self, sensitive};
 use super::http::{self, Http, NoAnswer};
+use crate::core::request::RESERVED_HEADERS;
 
 /// Longest time from the connection to the last byte of the answer.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -66,13 +67,16 @@ impl Poster {
 
     async fn send(&self, what: &Outgoing) -> Result<Posted, NotPosted> {
         let (url, client) = self.http.trusting_the_system(&what.url).map_err(NotPosted::Forbidden)?;
-        let mut headers = HeaderMap::new();
+        let mut map = HeaderMap::new();
         for (name, value) in &what.headers {
             let bad = |why: &str| NotPosted::Forbidden(format!("header {name:?}: {why}"));
             let key = reqwest::header::HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("not a valid header name"))?;
-            headers.insert(key, sensitive(value).ok_or_else(|| bad("the value has characters that a header cannot carry"))?);
+            if RESERVED_HEADERS.contains(&key.as_str()) {
+                return Err(bad(headers::OURS));
+            }
+            map.insert(key, sensitive(value).ok_or_else(|| bad("the value has characters that a header cannot carry"))?);
         }
-        let response = client.post(url).headers(headers).body(what.body.clone()).send().await.map_err(|e| not_posted(&e))?;
+        let response = client.post(url).headers(map).body(what.body.clone()).send().await.map_err(|e| not_posted(&e))?;
         let (status, retry_after) = (response.status().as_u16(), http::wait_asked(response.headers()));
         match http::read_most(response, MAX_ANSWER).await {
             Ok(answer) => Ok(Posted { status, retry_after, body: answer.body }),

@@ -81,6 +81,7 @@ async fn slow_release(kill: Option<u64>) -> u64 {
             cluster.wait("voice-agent", "taken back", ended).await
         }
     };
+    assert_eq!(killed.was_struck(), kill.is_some(), "request {kill:?}");
     let decided = end.abort.as_ref().and_then(|a| a.gate.as_deref());
     assert_eq!((decided, end.weights.applied), (Some("first-token"), 0), "killed after request {kill:?}");
     // Every call of the canary was answered before it could be counted, and was counted once.

@@ -40,6 +40,7 @@ async fn play(script: &Script, manifests: &str, kill: Option<u64>) -> (End, u64)
             end(&cluster, explained).await
         }
     };
+    assert_eq!(killed.was_struck(), kill.is_some(), "request {kill:?}");
     assert!(cluster.world.violations().is_empty(), "killed after request {kill:?}: {:?}", cluster.world.violations());
     let end = End {
         phase: status.phase,

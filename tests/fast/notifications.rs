@@ -1,5 +1,7 @@
 //! People are told what became of releases: in order, again after a failure, once, and whenever the operator is killed.
 
+mod trouble;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -155,7 +157,7 @@ async fn play(kill: Option<u64>, deadly: Option<usize>) -> (Told, u64) {
     sent(&cluster).await;
     let killed = cluster.kill_after(kill);
     if let Some(deadly) = deadly {
-        cluster.mail.crash_at(4 + deadly, killed.bell.clone());
+        cluster.mail.crash_at(4 + deadly, killed.clone());
     }
     cluster.set_image("agent", "agent:v2").await;
     tokio::select! {
@@ -165,6 +167,7 @@ async fn play(kill: Option<u64>, deadly: Option<usize>) -> (Told, u64) {
             done(&cluster).await;
         }
     }
+    assert_eq!(killed.was_struck(), kill.is_some() || deadly.is_some(), "request {kill:?}, message {deadly:?}");
     let letters = cluster.mail.received().split_off(4);
     let mut by_id = BTreeMap::<String, usize>::new();
     let mut events = Vec::new();
@@ -230,7 +233,9 @@ async fn a_mistake_is_told_in_a_condition_and_stops_nothing() {
     let done = |l: &[Letter]| l.iter().filter(|l| l.kind() == "promoted").count() == 2;
     mail(&cluster, "the other receiver's", done).await;
     assert_eq!(cluster.status("agent").await.phase, Phase::Healthy);
-    assert_eq!(outbox(&cluster).await.spec.queue.len(), 4, "what could not be sent waits");
+    assert_eq!(outbox(&cluster).await.spec.queue.len(), 8, "what could not be sent waits");
+    cluster.edit("agent", json!([{"op": "replace", "path": "/spec/notifications/0/template", "value": "{{ step }}!"}])).await;
+    mail(&cluster, "what waited for the mistake", |l| l.iter().filter(|l| l.kind() == "promoted").count() == 4).await;
 
     cluster.edit("agent", json!([{"op": "remove", "path": "/spec/notifications"}])).await;
     cluster.wait("agent", "without the condition", |s| !s.conditions.iter().any(|c| c.type_ == "NotificationsReady")).await;

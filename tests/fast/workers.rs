@@ -126,6 +126,7 @@ async fn abort(kill: Option<u64>) -> (Vec<i32>, u64) {
             cluster.wait("agent", "aborted", end).await
         }
     };
+    assert_eq!(killed.was_struck(), kill.is_some(), "request {kill:?}");
     (status.revisions.iter().map(|r| r.replicas).collect(), killed.requests())
 }
 

@@ -70,7 +70,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [voicerollout.dev]
   # Messages that are not sent yet.
   resources: [voicerolloutoutboxes]
-  verbs: [get, create, update, delete]
+  verbs: [get, list, create, update, delete]
 - apiGroups: [voicerollout.dev]
   # Owner references that block the owner's deletion ask for this.
   resources: [voicerollouts/finalizers]

@@ -8,7 +8,7 @@ pub mod template;
 mod tests;
 
 pub use news::{News, news};
-pub use parse::{Defaults, Kind, Notifier, Notifiers, Target};
+pub use parse::{Defaults, Kind, Notifier, Notifiers, Target, Wrong};
 
 /// What the operator knows of a rollout's notifications, for the condition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

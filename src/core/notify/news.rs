@@ -14,6 +14,9 @@ use crate::api::status::{DecisionRecord, GateSummary, Phase};
 /// Longest reason that a message carries, in characters.
 const MAX_REASON: usize = 1000;
 
+/// The decision that stable's template is asked for again.
+const RETURNED: &str = "ReturnedToStable";
+
 /// One piece of news.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {
@@ -42,9 +45,12 @@ pub fn news(
     let subject = Subject { namespace, rollout, uid, status };
     let after = caught_up(status, cursor);
     let mut all: Vec<News> = Vec::new();
-    for record in unread(cursor, &status.decisions) {
-        if let Some(trigger) = trigger(record) {
-            all.push(subject.decided(trigger, record));
+    for i in unread(cursor, &status.decisions)..status.decisions.len() {
+        let (earlier, record) = (&status.decisions[..i], &status.decisions[i]);
+        match trigger(record) {
+            Some(trigger) => all.push(subject.decided(trigger, record)),
+            None if record.decision == RETURNED => all.extend(subject.withdrawn(earlier, record)),
+            None => {}
         }
     }
     let told_pause = all.iter().any(|n| n.facts.trigger == Trigger::Paused);
@@ -64,27 +70,27 @@ fn ends(trigger: Trigger) -> bool {
     matches!(trigger, Trigger::Aborted | Trigger::Promoted | Trigger::Paused | Trigger::DrainOverdue)
 }
 
-/// The cursor that has seen all of a status.
+/// The cursor that has seen all of a status; of the same `resource_version` as before.
 pub fn caught_up(status: &VoiceRolloutStatus, before: &Cursor) -> Cursor {
     let release = format!("{}/{}", status.canary_revision.as_deref().unwrap_or_default(), status.attempt);
     let decision = status.decisions.last().map(identity).or_else(|| before.decision.clone());
     let failing = status.gates.iter().filter(|g| fails(g)).map(key).collect();
     let paused = (status.phase == Phase::Paused).then(|| format!("{release}/{}", status.step_display));
-    Cursor { decision, release, step: status.current_step.unwrap_or(0), paused, failing }
+    let resource_version = before.resource_version.clone();
+    Cursor { resource_version, decision, release, step: status.current_step.unwrap_or(0), paused, failing }
 }
 
 fn identity(record: &DecisionRecord) -> DecisionId {
     DecisionId { at: record.at.clone(), decision: record.decision.clone(), revision: record.revision.clone(), step: record.step.clone() }
 }
 
-/// Decisions after the cursor's. One that is not in the record any more was followed by all that came later.
-fn unread<'a>(cursor: &Cursor, decisions: &'a [DecisionRecord]) -> &'a [DecisionRecord] {
-    let Some(last) = &cursor.decision else { return decisions };
-    let start = match decisions.iter().rposition(|d| identity(d) == *last) {
+/// Where the decisions after the cursor's begin. One that is not in the record any more was followed by all that came later.
+fn unread(cursor: &Cursor, decisions: &[DecisionRecord]) -> usize {
+    let Some(last) = &cursor.decision else { return 0 };
+    match decisions.iter().rposition(|d| identity(d) == *last) {
         Some(found) => found + 1,
         None => decisions.iter().position(|d| d.at > last.at).unwrap_or(decisions.len()),
-    };
-    &decisions[start..]
+    }
 }
 
 /// What a decision is news of.
@@ -100,6 +106,18 @@ fn trigger(record: &DecisionRecord) -> Option<Trigger> {
         "RoutesChangedByOthers" => Some(Trigger::Drift),
         _ => None,
     }
+}
+
+/// It begins what the steps after it are of.
+fn begins(record: &DecisionRecord) -> bool {
+    trigger(record) == Some(Trigger::Started) || record.decision == RETURNED
+}
+
+/// The step, counted from 1, that a person ended before its analysis was over: it has not passed.
+fn skipped_step(record: &DecisionRecord) -> Option<i32> {
+    let (place, rest) = record.reason.strip_prefix("step ")?.split_once(' ')?;
+    let skipped = record.decision == "Overridden" && rest.starts_with("was skipped");
+    place.split_once('/').filter(|_| skipped)?.0.parse().ok()
 }
 
 fn fails(gate: &GateSummary) -> bool {
@@ -128,12 +146,20 @@ impl Subject<'_> {
         self.news(facts, &record.at.0.to_string())
     }
 
+    /// Stable is asked for again: that takes back a release that goes on. After an abort there is none, and nothing to tell.
+    fn withdrawn(&self, earlier: &[DecisionRecord], record: &DecisionRecord) -> Option<News> {
+        let last =
+            earlier.iter().rev().find(|d| begins(d) || trigger(d).is_some_and(|t| matches!(t, Trigger::Aborted | Trigger::Promoted)))?;
+        let goes_on = trigger(last) == Some(Trigger::Started);
+        goes_on.then(|| self.decided(Trigger::Aborted, &DecisionRecord { revision: last.revision.clone(), ..record.clone() }))
+    }
+
     /// Steps that have passed; a release that was taken over in its midst has no news of earlier ones.
     fn steps(&self, cursor: &Cursor, after: &Cursor, now: Timestamp) -> Vec<News> {
-        let begun = self.status.decisions.iter().rev().find(|d| trigger(d) == Some(Trigger::Started)).map(|d| d.decision.as_str());
+        let begun = self.status.decisions.iter().rev().find(|d| begins(d)).map(|d| d.decision.as_str());
         let first = match begun {
             // These go through no step.
-            Some("FirstDeployment" | "RollbackStarted") => return Vec::new(),
+            Some("FirstDeployment" | "RollbackStarted" | RETURNED) => return Vec::new(),
             _ if cursor.release == after.release => cursor.step,
             Some(_) => 0,
             None => return Vec::new(),
@@ -144,9 +170,9 @@ impl Subject<'_> {
             let facts = self.facts(Trigger::StepPassed, &format!("{}/{total}", i + 1), "", MicroTime(now));
             self.news(Facts { weight: Some(self.status.weights.applied), ..facts }, &now.to_string())
         };
-        let skipped =
-            self.status.decisions.iter().rev().take_while(|d| trigger(d) != Some(Trigger::Started)).any(|d| d.decision == "PromotedFull");
-        if skipped { Vec::new() } else { (first..after.step).map(at).collect() }
+        let release = || self.status.decisions.iter().rev().take_while(|d| !begins(d));
+        let skipped = |i: i32| release().any(|d| d.decision == "PromotedFull" || skipped_step(d) == Some(i + 1));
+        (first..after.step).filter(|i| !skipped(*i)).map(at).collect()
     }
 
     fn failing(&self, cursor: &Cursor, after: &Cursor, now: Timestamp) -> Vec<News> {

@@ -9,7 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use super::news::{News, caught_up, news};
 use super::{Kind, Notifiers};
 use crate::api::VoiceRolloutStatus;
-use crate::api::outbox::{Outcome, Queued, Settled, VoiceRolloutOutboxSpec};
+use crate::api::notification::Trigger;
+use crate::api::outbox::{Cursor, Outcome, Queued, Settled, VoiceRolloutOutboxSpec};
 
 /// Most messages that wait for one rollout.
 pub const MAX_QUEUED: usize = 100;
@@ -25,6 +26,8 @@ pub const LONGEST: Duration = Duration::from_secs(600);
 pub const TOLD_AFTER: i32 = 3;
 /// Longest error text that is kept, in characters.
 const MAX_ERROR: usize = 300;
+/// Why a message is dropped that nobody is to get.
+const GONE: &str = "its notification is gone";
 
 /// What came of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,53 +73,100 @@ pub struct Rollout<'a> {
     pub name: &'a str,
     /// Its UID.
     pub uid: &'a str,
-    /// Its status, as it is recorded.
-    pub status: &'a VoiceRolloutStatus,
+    /// Its `resourceVersion`.
+    pub version: &'a str,
+    /// Its status, as it is recorded; `None` before the first one.
+    pub status: Option<&'a VoiceRolloutStatus>,
+}
+
+impl Rollout<'_> {
+    /// It is older than what the cursor has seen: a cache lags, and has no news.
+    pub fn is_behind(&self, cursor: &Cursor) -> bool {
+        let number = |version: &str| version.parse::<u64>().ok();
+        number(self.version).zip(number(&cursor.resource_version)).is_some_and(|(own, seen)| own < seen)
+    }
 }
 
 /// The outbox of a rollout that has none. What happened before somebody asked to be told is no news, unless the rollout
 /// itself is new.
 pub fn first(rollout: Rollout<'_>) -> VoiceRolloutOutboxSpec {
     let mut outbox = VoiceRolloutOutboxSpec::default();
-    if rollout.status.stable_revision.is_some() {
-        outbox.cursor = caught_up(rollout.status, &outbox.cursor);
+    if let Some(status) = rollout.status.filter(|s| s.stable_revision.is_some()) {
+        outbox.cursor = Cursor { resource_version: rollout.version.into(), ..caught_up(status, &outbox.cursor) };
     }
     outbox
 }
 
 /// Nothing is to be done: the status has no news, and nothing waits.
-pub fn caught_up_with(outbox: &VoiceRolloutOutboxSpec, status: &VoiceRolloutStatus) -> bool {
-    outbox.queue.is_empty() && outbox.cursor == caught_up(status, &outbox.cursor)
+pub fn caught_up_with(outbox: &VoiceRolloutOutboxSpec, rollout: Rollout<'_>) -> bool {
+    let seen = |status| rollout.is_behind(&outbox.cursor) || outbox.cursor == caught_up(status, &outbox.cursor);
+    outbox.queue.is_empty() && rollout.status.is_none_or(seen)
 }
 
 /// Queues what is new in the status, and drops what is too much, too old, or for nobody.
 pub fn take_over(outbox: &mut VoiceRolloutOutboxSpec, rollout: Rollout<'_>, notifiers: &Notifiers, now: Timestamp) -> Vec<Gone> {
-    let (new, cursor) = news(&outbox.cursor, (rollout.namespace, rollout.name, rollout.uid), rollout.status, now);
-    outbox.cursor = cursor;
-    for News { id, facts } in new {
-        for notifier in notifiers.all.iter().filter(|n| n.on.contains(&facts.trigger)) {
-            outbox.queue.push(Queued {
+    for News { id, facts } in unseen(outbox, rollout, now) {
+        for name in notifiers.on(facts.trigger) {
+            let fresh = Queued {
                 id: id.clone(),
-                notification: notifier.name.clone(),
+                notification: name.into(),
                 facts: facts.clone(),
                 attempts: 0,
                 not_before: None,
                 sending: None,
                 last_error: String::new(),
                 stuck: false,
-            });
+            };
+            enqueue(outbox, fresh);
         }
     }
     let mut gone = Vec::new();
-    drop_where(outbox, now, "its notification is gone", &mut gone, |m| m.sending.is_none() && notifiers.get(&m.notification).is_none());
+    // An old spec may lack what a newer one has.
+    let is_known = !rollout.is_behind(&outbox.cursor);
+    drop_where(outbox, now, GONE, &mut gone, |m| is_known && m.sending.is_none() && !notifiers.names(&m.notification));
     drop_where(outbox, now, "it is older than 24 hours", &mut gone, |m| m.sending.is_none() && age(m, now) > MAX_AGE);
-    // Those that are being sent stay, whatever their number.
-    let mut surplus = outbox.queue.len().saturating_sub(MAX_QUEUED);
-    drop_where(outbox, now, "100 newer ones wait", &mut gone, |m| {
-        let drop = surplus > 0 && m.sending.is_none();
-        surplus -= usize::from(drop);
-        drop
+    // What comes again and again goes first. Those that are being sent stay, whatever their number.
+    for any in [false, true] {
+        let mut surplus = outbox.queue.len().saturating_sub(MAX_QUEUED);
+        drop_where(outbox, now, "100 others wait", &mut gone, |m| {
+            let drop = surplus > 0 && m.sending.is_none() && (any || m.facts.trigger == Trigger::Drift);
+            surplus -= usize::from(drop);
+            drop
+        });
+    }
+    gone
+}
+
+/// Takes what is new in the status over into the cursor.
+fn unseen(outbox: &mut VoiceRolloutOutboxSpec, rollout: Rollout<'_>, now: Timestamp) -> Vec<News> {
+    let Some(status) = rollout.status.filter(|_| !rollout.is_behind(&outbox.cursor)) else { return Vec::new() };
+    let (new, cursor) = news(&outbox.cursor, (rollout.namespace, rollout.name, rollout.uid), status, now);
+    // A version that brings no change is not worth a write.
+    if cursor != outbox.cursor {
+        outbox.cursor = Cursor { resource_version: rollout.version.into(), ..cursor };
+    }
+    new
+}
+
+/// Puts a message last. Of drift of the same revision and step only the newest waits; how long is as before.
+fn enqueue(outbox: &mut VoiceRolloutOutboxSpec, mut message: Queued) {
+    let facts = &message.facts;
+    let older = outbox.queue.iter().position(|m| {
+        facts.trigger == Trigger::Drift
+            && m.facts.trigger == Trigger::Drift
+            && m.sending.is_none()
+            && (&m.notification, &m.facts.revision, &m.facts.step) == (&message.notification, &facts.revision, &facts.step)
     });
+    if let Some(old) = older.map(|i| outbox.queue.remove(i)) {
+        message = Queued { attempts: old.attempts, not_before: old.not_before, last_error: old.last_error, stuck: old.stuck, ..message };
+    }
+    outbox.queue.push(message);
+}
+
+/// Nobody is to be told anything any more: everything that waits is given up.
+pub fn drop_all(outbox: &mut VoiceRolloutOutboxSpec, now: Timestamp) -> Vec<Gone> {
+    let mut gone = Vec::new();
+    drop_where(outbox, now, GONE, &mut gone, |_| true);
     gone
 }
 
@@ -149,16 +199,15 @@ fn settled(outbox: &mut VoiceRolloutOutboxSpec, message: Queued, outcome: Outcom
 /// Messages that were being sent when the process that sent them ended. One whose receiver tells duplicates is sent again.
 /// `ours` are those that this process is sending.
 pub fn recover(outbox: &mut VoiceRolloutOutboxSpec, notifiers: &Notifiers, now: Timestamp, ours: impl Fn(&Queued) -> bool) -> Vec<Gone> {
+    // While a mistake hides what kind it is, that is left open.
+    let is_open = |m: &Queued| notifiers.kind(&m.notification).is_none() && notifiers.names(&m.notification);
+    let may_repeat = |m: &Queued| is_open(m) || notifiers.kind(&m.notification).is_some_and(Kind::repeats);
     let mut gone = Vec::new();
-    let (found, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut outbox.queue).into_iter().partition(|m| {
-        let repeats = notifiers.get(&m.notification).is_some_and(|n| n.kind().repeats());
-        m.sending.is_some() && !ours(m) && !repeats
-    });
+    let (found, kept): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut outbox.queue).into_iter().partition(|m| m.sending.is_some() && !ours(m) && !may_repeat(m));
     outbox.queue = kept;
-    for message in outbox.queue.iter_mut().filter(|m| m.sending.is_some()) {
-        if !ours(message) {
-            message.sending = None;
-        }
+    for message in outbox.queue.iter_mut().filter(|m| m.sending.is_some() && !ours(m) && !is_open(m)) {
+        message.sending = None;
     }
     for message in found {
         gone.push(settled(outbox, message, Outcome::Unknown, "the operator ended while it was being sent".into(), now));
@@ -167,18 +216,25 @@ pub fn recover(outbox: &mut VoiceRolloutOutboxSpec, notifiers: &Notifiers, now: 
 }
 
 /// The oldest message of each notification, if it may be sent now: its index in the queue. A message that waits holds up
-/// those behind it to the same receiver, and no others.
-pub fn due(outbox: &VoiceRolloutOutboxSpec, now: Timestamp) -> Vec<usize> {
+/// those behind it to the same receiver, and no others. Nothing is sent to a notification that is wrong.
+pub fn due(outbox: &VoiceRolloutOutboxSpec, notifiers: &Notifiers, now: Timestamp) -> Vec<usize> {
     let mut seen = BTreeSet::new();
     let heads = outbox.queue.iter().enumerate().filter(|(_, m)| seen.insert(m.notification.clone()));
-    heads.filter(|(_, m)| m.sending.is_none() && m.not_before.as_ref().is_none_or(|t| t.0 <= now)).map(|(i, _)| i).collect()
+    let ready = heads.filter(|(_, m)| m.sending.is_none() && notifiers.get(&m.notification).is_some());
+    ready.filter(|(_, m)| m.not_before.as_ref().is_none_or(|t| t.0 <= now)).map(|(i, _)| i).collect()
 }
 
-/// When the next message may be sent, or gets too old; `None` when none waits.
-pub fn wake_at(outbox: &VoiceRolloutOutboxSpec) -> Option<Timestamp> {
+/// When the next message may be sent (at once: [`Timestamp::MIN`]), or one whose notification is wrong gets too old. `None`
+/// when there is nothing to wait for but the answers of messages that are being sent.
+pub fn wake_at(outbox: &VoiceRolloutOutboxSpec, notifiers: &Notifiers) -> Option<Timestamp> {
     let mut seen = BTreeSet::new();
     let heads = outbox.queue.iter().filter(|m| seen.insert(m.notification.clone()) && m.sending.is_none());
-    heads.map(|m| m.not_before.as_ref().map_or(Timestamp::MIN, |t| t.0)).min()
+    let max_age = SignedDuration::try_from(MAX_AGE).unwrap_or(SignedDuration::MAX);
+    let wake = |m: &Queued| match (notifiers.get(&m.notification), &m.not_before) {
+        (None, _) => m.facts.at.0.checked_add(max_age).unwrap_or(Timestamp::MAX),
+        (Some(_), not_before) => not_before.as_ref().map_or(Timestamp::MIN, |t| t.0),
+    };
+    heads.map(wake).min()
 }
 
 /// Notes what came of sending the message `id` of a notification. `jitter` is from 0 to 1.
@@ -224,10 +280,10 @@ pub fn backoff(failures: i32, jitter: f64) -> Duration {
 }
 
 /// Receivers that do not take messages, in words that stay the same from attempt to attempt.
-pub fn problems(outbox: &VoiceRolloutOutboxSpec) -> Vec<String> {
+pub fn problems(outbox: &VoiceRolloutOutboxSpec, notifiers: &Notifiers) -> Vec<String> {
     let mut seen = BTreeSet::new();
     let heads = outbox.queue.iter().filter(|m| seen.insert(&m.notification));
-    let told = heads.filter(|m| m.stuck || m.attempts >= TOLD_AFTER);
+    let told = heads.filter(|m| notifiers.get(&m.notification).is_some() && (m.stuck || m.attempts >= TOLD_AFTER));
     told.map(|m| format!("notification {}: {}; it is tried again", m.notification, m.last_error)).collect()
 }
 

@@ -10,7 +10,7 @@ use url::Url;
 use super::template;
 use crate::api::common::SecretKeyRef;
 use crate::api::notification::{MAX_NOTIFICATIONS, Notification, SlackBot, Trigger, Webhook};
-use crate::core::SpecError;
+use crate::core::{SpecError, request};
 
 /// The file that the operator is given: notifications of every rollout.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,6 +19,10 @@ pub struct Defaults {
     pub link: Option<String>,
     /// Notifications of every rollout that has none of the same name.
     pub notifiers: Vec<Arc<Notifier>>,
+    /// Those that are wrong.
+    pub wrong: Vec<Wrong>,
+    /// The file cannot be read: which notifications it has is not known.
+    pub unreadable: bool,
     /// What is wrong with the file.
     pub mistakes: Vec<String>,
 }
@@ -34,7 +38,8 @@ struct File {
 impl Defaults {
     /// Reads the file's text. Never fails: what is wrong is in [`Defaults::mistakes`], by path in the file.
     pub fn parse(text: &str) -> Self {
-        let broken = |why: String| Self { mistakes: vec![format!("the operator's notifications: {why}")], ..Self::default() };
+        let broken =
+            |why: String| Self { unreadable: true, mistakes: vec![format!("the operator's notifications: {why}")], ..Self::default() };
         let document: Value = match serde_yaml::from_str(text) {
             Ok(Value::Null) => return Self::default(),
             Ok(document) => document,
@@ -44,7 +49,7 @@ impl Defaults {
             Ok(file) => file,
             Err(error) => return broken(error.to_string()),
         };
-        let (notifiers, errors) = parse_all(&file.notifications, "notifications", true);
+        let Parsed { good: notifiers, wrong, errors } = parse_all(&file.notifications, "notifications", true);
         let mut mistakes: Vec<String> = errors.iter().map(|e| format!("the operator's notifications: {e}")).collect();
         let known = serde_json::json!({"link": file.link, "notifications": file.notifications});
         let mut unknown = Vec::new();
@@ -54,7 +59,7 @@ impl Defaults {
         if let Some(problem) = link.as_deref().and_then(link_problem) {
             mistakes.push(format!("the operator's notifications: link: {problem}"));
         }
-        Self { link: link.filter(|l| link_problem(l).is_none()), notifiers, mistakes }
+        Self { link: link.filter(|l| link_problem(l).is_none()), notifiers, wrong, unreadable: false, mistakes }
     }
 
     /// Where messages about a rollout link to; empty for nowhere.
@@ -146,15 +151,32 @@ impl Kind {
     }
 }
 
+impl Target {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::SlackWebhook(_) => Kind::SlackWebhook,
+            Self::SlackBot(_) => Kind::SlackBot,
+            Self::Webhook(_) => Kind::Webhook,
+        }
+    }
+}
+
 impl Notifier {
     /// What kind its target is.
     pub fn kind(&self) -> Kind {
-        match self.target {
-            Target::SlackWebhook(_) => Kind::SlackWebhook,
-            Target::SlackBot(_) => Kind::SlackBot,
-            Target::Webhook(_) => Kind::Webhook,
-        }
+        self.target.kind()
     }
+}
+
+/// A notification that cannot be carried out until somebody puts it right. What is for it waits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wrong {
+    /// Its name.
+    pub name: String,
+    /// What is told, as far as that can be read.
+    pub on: BTreeSet<Trigger>,
+    /// What kind its target is, where that can be read.
+    pub kind: Option<Kind>,
 }
 
 /// The notifications of one rollout.
@@ -162,6 +184,10 @@ impl Notifier {
 pub struct Notifiers {
     /// Those that can be carried out.
     pub all: Vec<Arc<Notifier>>,
+    /// The others.
+    pub wrong: Vec<Wrong>,
+    /// There may be more, whose names are not known.
+    pub more: bool,
     /// What is wrong with the others.
     pub mistakes: Vec<String>,
 }
@@ -169,42 +195,87 @@ pub struct Notifiers {
 impl Notifiers {
     /// Those of `spec.notifications`, and the defaults of other names. One that is wrong replaces its default all the same.
     pub fn parse(own: &[Notification], defaults: &Defaults) -> Self {
-        let (mut all, errors) = parse_all(own, "spec.notifications", false);
-        all.extend(defaults.notifiers.iter().filter(|d| own.iter().all(|n| n.name != d.name)).cloned());
+        let Parsed { good: mut all, mut wrong, errors } = parse_all(own, "spec.notifications", false);
+        let is_free = |name: &str| own.iter().all(|n| n.name != name);
+        all.extend(defaults.notifiers.iter().filter(|d| is_free(&d.name)).cloned());
+        wrong.extend(defaults.wrong.iter().filter(|d| is_free(&d.name)).cloned());
         let mistakes = errors.iter().map(ToString::to_string).chain(defaults.mistakes.iter().cloned());
-        Self { all, mistakes: mistakes.collect() }
+        Self { all, wrong, more: defaults.unreadable, mistakes: mistakes.collect() }
     }
 
-    /// Of this name.
+    /// Of this name, if it can be carried out.
     pub fn get(&self, name: &str) -> Option<&Arc<Notifier>> {
         self.all.iter().find(|n| n.name == name)
     }
+
+    /// The kind of the target of this name, where it is known.
+    pub fn kind(&self, name: &str) -> Option<Kind> {
+        let wrong = || self.wrong.iter().find(|w| w.name == name).and_then(|w| w.kind);
+        self.get(name).map(|n| n.kind()).or_else(wrong)
+    }
+
+    /// Whether there is, or may be, one of this name.
+    pub fn names(&self, name: &str) -> bool {
+        self.more || self.get(name).is_some() || self.wrong.iter().any(|w| w.name == name)
+    }
+
+    /// Whether anybody is to be told anything, now or when a mistake is put right.
+    pub fn any(&self) -> bool {
+        !self.all.is_empty() || !self.wrong.is_empty()
+    }
+
+    /// Nobody is to be told anything, and that is no mistake.
+    pub fn nobody(&self) -> bool {
+        !self.any() && !self.more
+    }
+
+    /// Names of those who are told of a trigger, or will be.
+    pub fn on(&self, trigger: Trigger) -> impl Iterator<Item = &str> {
+        let good = self.all.iter().filter(move |n| n.on.contains(&trigger)).map(|n| n.name.as_str());
+        good.chain(self.wrong.iter().filter(move |w| w.on.contains(&trigger)).map(|w| w.name.as_str()))
+    }
 }
 
-fn parse_all(all: &[Notification], root: &str, is_default: bool) -> (Vec<Arc<Notifier>>, Vec<SpecError>) {
-    let (mut good, mut errors) = (Vec::new(), Vec::new());
+#[derive(Default)]
+struct Parsed {
+    good: Vec<Arc<Notifier>>,
+    wrong: Vec<Wrong>,
+    errors: Vec<SpecError>,
+}
+
+fn parse_all(all: &[Notification], root: &str, is_default: bool) -> Parsed {
+    let mut parsed = Parsed::default();
     let mut names = BTreeSet::new();
     if all.len() > MAX_NOTIFICATIONS {
-        errors.push(SpecError::new(root, format!("has {} entries; at most {MAX_NOTIFICATIONS} are used", all.len())));
+        parsed.errors.push(SpecError::new(root, format!("has {} entries; at most {MAX_NOTIFICATIONS} are used", all.len())));
     }
-    for (i, notification) in all.iter().enumerate().take(MAX_NOTIFICATIONS) {
+    for (i, notification) in all.iter().enumerate() {
         let path = format!("{root}[{i}]");
+        if i >= MAX_NOTIFICATIONS {
+            let name = notification.name.clone();
+            parsed.wrong.extend(names.insert(notification.name.as_str()).then(|| Wrong { name, on: BTreeSet::new(), kind: None }));
+            continue;
+        }
         if !names.insert(notification.name.as_str()) {
-            errors.push(SpecError::new(
+            parsed.errors.push(SpecError::new(
                 format!("{path}.name"),
                 format!("another one is called {} too: give it its own name", notification.name),
             ));
             continue;
         }
         match parse_one(notification, &path, is_default) {
-            Ok(notifier) => good.push(Arc::new(notifier)),
-            Err(more) => errors.extend(more),
+            Ok(notifier) => parsed.good.push(Arc::new(notifier)),
+            Err((wrong, more)) => {
+                // Without a name nothing can wait for it.
+                parsed.wrong.extend((!wrong.name.is_empty()).then_some(wrong));
+                parsed.errors.extend(more);
+            }
         }
     }
-    (good, errors)
+    parsed
 }
 
-fn parse_one(notification: &Notification, path: &str, is_default: bool) -> Result<Notifier, Vec<SpecError>> {
+fn parse_one(notification: &Notification, path: &str, is_default: bool) -> Result<Notifier, (Wrong, Vec<SpecError>)> {
     let mut errors = Vec::new();
     if notification.name.is_empty() {
         errors.push(SpecError::new(format!("{path}.name"), "is empty: name it after who reads it"));
@@ -216,11 +287,10 @@ fn parse_one(notification: &Notification, path: &str, is_default: bool) -> Resul
     {
         errors.push(SpecError::new(format!("{path}.template"), why));
     }
+    let name = notification.name.clone();
     match target {
-        Some(target) if errors.is_empty() => {
-            Ok(Notifier { name: notification.name.clone(), on, target, template: notification.template.clone(), is_default })
-        }
-        _ => Err(errors),
+        Some(target) if errors.is_empty() => Ok(Notifier { name, on, target, template: notification.template.clone(), is_default }),
+        target => Err((Wrong { name, on, kind: target.map(|t| t.kind()) }, errors)),
     }
 }
 
@@ -269,19 +339,11 @@ fn target(notification: &Notification, path: &str, errors: &mut Vec<SpecError>) 
 }
 
 fn check_webhook(webhook: &Webhook, path: &str, errors: &mut Vec<SpecError>) {
-    match Url::parse(&webhook.url) {
-        Err(why) => errors.push(SpecError::new(format!("{path}.url"), format!("is no address: {why}"))),
-        Ok(url) if !matches!(url.scheme(), "http" | "https") => {
-            errors.push(SpecError::new(format!("{path}.url"), format!("only http and https are allowed, not {}", url.scheme())));
-        }
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-            errors.push(SpecError::new(format!("{path}.url"), "user and password do not belong in a URL: use headers with a secretKeyRef"));
-        }
-        Ok(_) => {}
+    if let Err(why) = request::check_url(&webhook.url, "headers with a secretKeyRef") {
+        errors.push(SpecError::new(format!("{path}.url"), why));
     }
     for (k, header) in webhook.headers.iter().enumerate() {
-        if header.value.is_some() == header.secret_key_ref.is_some() {
-            errors.push(SpecError::new(format!("{path}.headers[{k}]"), "set exactly one of value, secretKeyRef"));
-        }
+        let problems = request::check_header(header).into_iter();
+        errors.extend(problems.map(|(field, why)| SpecError::new(format!("{path}.headers[{k}]{field}"), why)));
     }
 }

@@ -1,17 +1,16 @@
-use std::collections::BTreeSet;
-use std::time::Duration;
+mod outbox;
 
-use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
-use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::outbox::{self, Answer, LONGEST, MAX_QUEUED, Rollout, SHORTEST};
 use super::template::{self, Escape, MAX_TEXT};
-use super::{Defaults, Kind, NotificationsSeen, Notifiers, Ready, news};
+use super::{Defaults, Kind, News, NotificationsSeen, Notifiers, Ready, news};
 use crate::api::VoiceRolloutStatus;
 use crate::api::notification::{Notification, Trigger};
-use crate::api::outbox::{Cursor, Facts, Outcome, VoiceRolloutOutboxSpec};
+use crate::api::outbox::{Cursor, Facts};
 use crate::api::status::DecisionRecord;
 
 fn at(seconds: i64) -> Timestamp {
@@ -66,6 +65,8 @@ fn decisions_are_news_of_their_trigger() {
         ("FirstDeployment", None, Some(Trigger::Started)),
         ("ReleaseStarted", None, Some(Trigger::Started)),
         ("RollbackStarted", None, Some(Trigger::Started)),
+        // Of nothing that goes on.
+        ("ReturnedToStable", None, None),
         ("Retried", Some("ada"), Some(Trigger::Started)),
         ("PausedByUser", Some("ada"), Some(Trigger::Paused)),
         ("Aborted", None, Some(Trigger::Aborted)),
@@ -155,156 +156,41 @@ fn steps_that_a_person_skipped_have_not_passed() {
     assert_eq!(triggers(&Cursor::default(), &s), [Trigger::Started, Trigger::Promoted]);
 }
 
-fn rollout(status: &VoiceRolloutStatus) -> Rollout<'_> {
-    Rollout { namespace: "voice", name: "agent", uid: "uid", status }
+#[test]
+fn a_step_that_a_person_skipped_has_not_passed_and_one_that_goes_on_without_a_gate_has() {
+    let mut s = status(&[
+        decision(0, "ReleaseStarted", "a", None),
+        decision(1, "Overridden", "step 2/4 goes on without gate g (no answer)", Some("ada")),
+        decision(2, "Overridden", "step 3/4 was skipped without its analysis", Some("ada")),
+    ]);
+    s.current_step = Some(4);
+    let (all, _) = news(&Cursor::default(), ("voice", "agent", "uid"), &s, at(5));
+    let passed: Vec<_> = all.iter().filter(|n| n.facts.trigger == Trigger::StepPassed).map(|n| n.facts.step.as_str()).collect();
+    assert_eq!(passed, ["1/4", "2/4", "4/4"]);
+    // Of an earlier attempt.
+    s.decisions.push(decision(3, "Retried", "again", Some("ada")));
+    assert_eq!(triggers(&Cursor::default(), &s).iter().filter(|t| **t == Trigger::StepPassed).count(), 4);
 }
 
 #[test]
-fn what_happened_before_somebody_asked_is_no_news_unless_the_rollout_is_new() {
-    let mut s = status(&[decision(0, "FirstDeployment", "a", None)]);
-    let mut outbox = outbox::first(rollout(&s));
-    outbox::take_over(&mut outbox, rollout(&s), &notifiers(json!([hook("h")])), at(1));
-    assert_eq!(outbox.queue.len(), 0);
-    s.stable_revision = None;
-    let mut outbox = outbox::first(rollout(&s));
-    outbox::take_over(&mut outbox, rollout(&s), &notifiers(json!([hook("h")])), at(1));
-    assert_eq!(outbox.queue.len(), 1);
-}
-
-/// An outbox with a message for each of these notifications.
-fn queued(all: &Notifiers) -> VoiceRolloutOutboxSpec {
-    let mut s = status(&[decision(0, "Aborted", "why", None)]);
+fn a_return_to_stable_takes_back_the_release_that_goes_on() {
+    let returned = DecisionRecord { revision: "old".into(), step: String::new(), ..decision(9, "ReturnedToStable", "old again", None) };
+    let mut s = status(&[decision(0, "ReleaseStarted", "a", None)]);
+    let (_, cursor) = told(&Cursor::default(), &s);
+    s.decisions.push(returned.clone());
+    s.canary_revision = Some("old".into());
     s.current_step = Some(0);
-    let mut outbox = VoiceRolloutOutboxSpec::default();
-    outbox::take_over(&mut outbox, rollout(&s), all, at(0));
-    outbox
-}
+    let (all, after) = news(&cursor, ("voice", "agent", "uid"), &s, at(10));
+    let [News { facts, .. }] = all.as_slice() else { panic!("{all:#?}") };
+    assert_eq!((facts.trigger, facts.revision.as_str(), facts.stable_revision.as_str()), (Trigger::Aborted, "new", "old"));
+    let text = template::render(template::usual(facts.trigger), facts, "", Escape::None).unwrap();
+    assert_eq!(text, "voice/agent: revision new was aborted, new calls go back to old: old again.");
+    assert_eq!(told(&after, &s).0, []);
 
-fn refused(wait: Option<u64>) -> Answer {
-    Answer::Refused { why: "HTTP 500".into(), wait: wait.map(Duration::from_secs) }
-}
-
-#[test]
-fn waits_double_from_five_seconds_to_ten_minutes_and_heed_the_receiver() {
-    let all = notifiers(json!([hook("h")]));
-    let mut outbox = queued(&all);
-    let id = outbox.queue[0].id.clone();
-    let mut now = at(0);
-    let mut waits = Vec::new();
-    for _ in 0..12 {
-        assert_eq!(outbox::due(&outbox, now), [0]);
-        assert_eq!(outbox::answered(&mut outbox, (&id, "h"), Kind::Webhook, refused(None), now, 0.0), None);
-        let until = outbox::wake_at(&outbox).unwrap();
-        assert!(outbox::due(&outbox, until - SignedDuration::from_millis(1)).is_empty());
-        waits.push(until.duration_since(now).as_secs());
-        now = until;
-    }
-    assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 600, 600, 600, 600, 600]);
-    outbox::answered(&mut outbox, (&id, "h"), Kind::Webhook, refused(Some(3600)), now, 0.5);
-    assert_eq!(outbox::wake_at(&outbox).unwrap().duration_since(now).as_secs(), 3600);
-    assert_eq!(outbox::problems(&outbox), ["notification h: HTTP 500; it is tried again"]);
-    outbox::answered(&mut outbox, (&id, "h"), Kind::Webhook, Answer::Taken, now, 0.5);
-    assert!(outbox.queue.is_empty() && outbox::problems(&outbox).is_empty() && outbox::wake_at(&outbox).is_none());
-    assert_eq!(outbox.history[0].outcome, Outcome::Sent);
-}
-
-proptest! {
-    #[test]
-    fn waits_stay_within_their_limits(failures in 0..1_000_000i32, jitter in 0.0..1.0f64) {
-        let wait = outbox::backoff(failures, jitter);
-        prop_assert!((SHORTEST..=LONGEST).contains(&wait), "{wait:?}");
-        prop_assert!(wait >= outbox::backoff(failures, 0.0).mul_f64(0.8));
-    }
-
-    /// Whatever is answered: each receiver gets its messages in their order, and no other one is kept waiting.
-    #[test]
-    fn order_is_kept_for_each_receiver(answers in prop::collection::vec((0..2usize, 0..4u8), 1..60)) {
-        let all = notifiers(json!([hook("h"), slack("s")]));
-        let mut s = status(&[]);
-        s.current_step = Some(0);
-        let mut outbox = VoiceRolloutOutboxSpec::default();
-        for i in 0..10 {
-            s.decisions.push(decision(i, "RoutesChangedByOthers", &i.to_string(), None));
-        }
-        outbox::take_over(&mut outbox, rollout(&s), &all, at(10));
-        let mut got: [Vec<u32>; 2] = Default::default();
-        let mut now = at(10);
-        for (who, answer) in answers {
-            now += SignedDuration::from_secs(601);
-            let due = outbox::due(&outbox, now);
-            let heads: Vec<_> = due.iter().map(|i| (outbox.queue[*i].id.clone(), outbox.queue[*i].notification.clone(), outbox.queue[*i].facts.failure_reason.parse::<u32>().unwrap())).collect();
-            let name = ["h", "s"][who];
-            let Some((id, _, number)) = heads.iter().find(|(_, n, _)| n == name) else {
-                prop_assert!(outbox.queue.iter().all(|m| m.notification != name), "{name} waits");
-                continue;
-            };
-            let (answer, taken) = match answer {
-                0 => (Answer::Taken, true),
-                1 => (refused(None), false),
-                2 => (Answer::Stuck { why: "no".into() }, false),
-                _ => (Answer::Unknown { why: "cut".into() }, name == "s"),
-            };
-            let gone = outbox::answered(&mut outbox, (id, name), all.get(name).unwrap().kind(), answer, now, 0.3);
-            prop_assert_eq!(gone.is_some(), taken);
-            if taken {
-                got[who].push(*number);
-            }
-        }
-        for numbers in got {
-            prop_assert_eq!(&numbers, &(0..numbers.len() as u32).collect::<Vec<_>>());
-        }
-    }
-}
-
-#[test]
-fn what_was_being_sent_when_a_process_ended_is_repeated_only_where_that_shows() {
-    let all = notifiers(json!([hook("h"), slack("s")]));
-    let mut outbox = queued(&all);
-    for message in &mut outbox.queue {
-        message.sending = Some(MicroTime(at(1)));
-    }
-    let mine = outbox.clone();
-    assert!(outbox::recover(&mut outbox, &all, at(2), |_| true).is_empty() && outbox == mine, "it is under way here");
-    let gone = outbox::recover(&mut outbox, &all, at(2), |_| false);
-    assert_eq!(gone.iter().map(|g| (g.message.notification.as_str(), g.outcome)).collect::<Vec<_>>(), [("s", Outcome::Unknown)]);
-    assert_eq!(outbox::due(&outbox, at(2)), [0]);
-    assert_eq!((outbox.queue.len(), outbox.queue[0].id == mine.queue[0].id), (1, true));
-}
-
-#[test]
-fn ten_thousand_events_leave_a_hundred_messages_and_ten_lines_of_history() {
-    let all = notifiers(json!([hook("h"), slack("s")]));
-    let mut outbox = VoiceRolloutOutboxSpec::default();
-    let mut dropped = 0;
-    for i in 0..10_000 {
-        let mut s = status(&[decision(i, "RoutesChangedByOthers", &"long ".repeat(1000), None)]);
-        s.current_step = Some(0);
-        let gone = outbox::take_over(&mut outbox, rollout(&s), &all, at(i));
-        dropped += gone.len();
-        assert!(gone.iter().all(|g| g.outcome == Outcome::Dropped && g.why.contains("100 newer ones")));
-        assert!(outbox.queue.len() <= MAX_QUEUED && outbox.history.len() <= 10);
-    }
-    assert_eq!(dropped, 20_000 - MAX_QUEUED);
-    assert_eq!(outbox.queue.last().unwrap().facts.at.0, at(9999), "the oldest go");
-    let size = serde_json::to_vec(&outbox).unwrap().len();
-    assert!(size < 256 * 1024, "{size} bytes");
-}
-
-#[test]
-fn messages_that_are_too_old_or_for_nobody_are_dropped() {
-    let all = notifiers(json!([hook("h"), slack("s")]));
-    let mut outbox = queued(&all);
-    let mut s = status(&[decision(0, "Aborted", "why", None)]);
+    // It was aborted before, and told.
+    let mut s = status(&[decision(0, "ReleaseStarted", "a", None), decision(5, "Aborted", "b", None), returned]);
     s.current_step = Some(0);
-    let rollout = rollout(&s);
-    let gone = outbox::take_over(&mut outbox, rollout, &notifiers(json!([hook("h")])), at(1));
-    assert_eq!(
-        gone.iter().map(|g| (g.message.notification.as_str(), g.why.as_str())).collect::<Vec<_>>(),
-        [("s", "its notification is gone")]
-    );
-    assert!(outbox::take_over(&mut outbox, rollout, &all, at(24 * 3600)).is_empty());
-    let gone = outbox::take_over(&mut outbox, rollout, &all, at(24 * 3600 + 1));
-    assert_eq!(gone.iter().map(|g| g.why.as_str()).collect::<Vec<_>>(), ["it is older than 24 hours"]);
+    assert_eq!(triggers(&Cursor::default(), &s), [Trigger::Started, Trigger::Aborted]);
 }
 
 fn facts(trigger: Trigger) -> Facts {
@@ -331,7 +217,7 @@ fn every_trigger_has_a_sentence() {
 }
 
 #[test]
-fn values_make_no_mentions_and_no_links_in_slack() {
+fn values_are_escaped_in_slack_so_that_none_makes_a_channel_mention_or_a_named_link() {
     let mut facts = facts(Trigger::Aborted);
     facts.failure_reason = "<!channel> & <https://evil.example|see> @here \u{7}".into();
     for template in [
@@ -382,7 +268,7 @@ fn mistakes_name_their_field_and_leave_the_others_alone() {
         {"name": "b"},
         {"name": "c", "slack": {}, "template": "{{ x"},
         {"name": "d", "webhook": {"url": "ftp://h"}},
-        {"name": "e", "webhook": {"url": "https://u:p@h.example", "headers": [{"name": "x"}]}},
+        {"name": "e", "webhook": {"url": "https://u:p@h.example", "headers": [{"name": "x"}, {"name": "Host", "value": "h"}, {"name": "a b", "value": "x\ny"}]}},
         {"name": "good", "slack": {"webhook": {"name": "s", "key": "k"}}},
         {"name": "good", "webhook": {"url": "https://h.example"}},
     ]));

@@ -15,6 +15,7 @@ use crate::core::SpecError;
 use crate::core::args::{self, ArgError, Place};
 use crate::core::condition::Condition;
 use crate::core::gates::calls::{Question, Selector};
+use crate::core::request;
 use crate::core::window;
 
 pub use sessions::{SESSION_ARGS, session_problems};
@@ -22,8 +23,6 @@ pub use web::{absolute, is_in_answer};
 
 /// Shortest interval between measurements.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
-/// Headers that belong to the transport or to the operator.
-const RESERVED_HEADERS: [&str; 6] = ["host", "content-length", "transfer-encoding", "connection", "upgrade", "idempotency-key"];
 
 /// Checks one gate. `known` are the names that `{{args.NAME}}` may use.
 pub fn validate_gate(gate: &Gate, path: &str, known: &BTreeSet<String>) -> Vec<SpecError> {
@@ -278,16 +277,8 @@ impl Check<'_> {
             return;
         }
         let Ok(probe) = args::probe(text, Place::Url, "x", "x") else { return };
-        if probe.contains(|c: char| c.is_control() || c.is_whitespace() || c == '\\') {
-            return self.error(path, "a URL has no spaces, line breaks or backslashes");
-        }
-        match url::Url::parse(&probe) {
-            Err(reason) => self.error(path, format!("not a URL: {reason}")),
-            Ok(url) if !matches!(url.scheme(), "http" | "https") => self.error(path, "the URL has to begin with http:// or https://"),
-            Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-                self.error(path, "credentials do not belong into a URL: use auth")
-            }
-            Ok(_) => {}
+        if let Err(why) = request::check_url(&probe, "auth") {
+            self.error(path, why);
         }
     }
 
@@ -297,18 +288,13 @@ impl Check<'_> {
         }
         for (i, header) in access.headers.iter().enumerate() {
             let at = format!("{path}.headers[{i}]");
-            if http::HeaderName::from_bytes(header.name.as_bytes()).is_err() {
-                self.error(&format!("{at}.name"), format!("`{}` is not a header name", header.name.escape_debug()));
-            } else if RESERVED_HEADERS.contains(&header.name.to_ascii_lowercase().as_str()) {
-                self.error(&format!("{at}.name"), format!("the header {} cannot be set here", header.name));
+            for (field, why) in request::check_header(header) {
+                self.error(&format!("{at}{field}"), why);
             }
-            match (&header.value, &header.secret_key_ref) {
-                (Some(value), None) if value.chars().any(char::is_control) => {
-                    self.error(&format!("{at}.value"), "a header value has no line breaks or control characters");
-                }
-                (Some(value), None) => drop(self.args(&format!("{at}.value"), &args::run_facts(value), Place::Header)),
-                (None, Some(_)) => {}
-                _ => self.error(&at, "a header has exactly one of value, secretKeyRef"),
+            if let (Some(value), None) = (&header.value, &header.secret_key_ref)
+                && !value.chars().any(char::is_control)
+            {
+                self.args(&format!("{at}.value"), &args::run_facts(value), Place::Header);
             }
         }
     }

@@ -3,6 +3,9 @@
 
 mod carrier;
 mod notices;
+mod record;
+mod slots;
+mod tell;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use kube::runtime::events::Recorder;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::backoff::Backoff;
 use super::cache::Id;
 use super::clock::Clock;
 use super::leadership::Leadership;
@@ -21,12 +25,14 @@ use super::stores::{Stores, Target, target};
 use crate::core::notify::outbox::caught_up_with;
 use crate::metrics::Metrics;
 use crate::notify::Messenger;
-use carrier::{Carrier, Loaded};
+use carrier::Carrier;
+use record::{Loaded, seen};
+use slots::Slots;
 
 pub use notices::Notices;
 
-/// Requests to receivers at the same time.
-const REQUESTS: usize = 64;
+/// Requests to the API server about outboxes at the same time.
+const TURNS: usize = 8;
 /// Longest time that requests under way get to finish at shutdown.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -55,7 +61,12 @@ pub struct Teller {
 /// What carriers share.
 struct Shared {
     teller: Teller,
-    requests: Arc<Semaphore>,
+    /// Room for requests to receivers.
+    slots: Slots,
+    /// Room for requests to the API server.
+    turns: Semaphore,
+    /// Waits after failed steps, by rollout.
+    backoff: Backoff,
     /// Becomes true when nothing new is to be sent.
     stopping: watch::Receiver<bool>,
 }
@@ -65,7 +76,8 @@ impl Teller {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let (ending, stopping) = watch::channel(false);
         let mut claim = self.leadership.changes();
-        let shared = Arc::new(Shared { teller: self, requests: Arc::new(Semaphore::new(REQUESTS)), stopping });
+        let (slots, turns, backoff) = (Slots::default(), Semaphore::new(TURNS), Backoff::new());
+        let shared = Arc::new(Shared { teller: self, slots, turns, backoff, stopping });
         let mut stop = std::pin::pin!(stop);
         loop {
             tokio::select! {
@@ -109,10 +121,20 @@ impl Round {
     /// Looks at every rollout, then at those that change.
     async fn lead(&mut self) {
         let shared = self.shared.clone();
-        for rollout in shared.teller.stores.rollouts.all() {
-            if let Ok(rollout) = &rollout.0 {
-                self.look(notices::id_of(rollout));
+        let (stores, notices) = (&shared.teller.stores, &shared.teller.notices);
+        let listed = shared.outboxes().await;
+        let is_listed = listed.is_some();
+        // Every rollout is looked at now, whatever has changed until here; what is gone is forgotten.
+        let changed = notices.take().into_iter().filter(|id| stores.rollouts.get(&id.namespace, &id.name).is_none());
+        changed.for_each(|id| self.look(id));
+        self.idle.extend(listed.into_iter().flatten());
+        for rollout in stores.rollouts.all() {
+            let Ok(rollout) = &rollout.0 else { continue };
+            let id = notices::id_of(rollout);
+            if is_listed && !self.idle.contains_key(&id) && notices.of(rollout).any() {
+                self.idle.insert(id.clone(), Loaded::fresh(rollout));
             }
+            self.look(id);
         }
         loop {
             tokio::select! {
@@ -152,13 +174,12 @@ impl Round {
         let Ok(rollout) = &rollout.0 else { return false };
         let notifiers = teller.notices.of(rollout);
         match self.idle.get(id) {
-            None => !notifiers.all.is_empty(),
-            Some(loaded) => {
-                let status = rollout.status.as_ref();
-                notifiers.all.is_empty()
-                    || rollout.metadata.uid != loaded.uid
-                    || !status.is_some_and(|s| caught_up_with(loaded.outbox(), s))
+            Some(loaded) if !loaded.is_new() => {
+                let (rollout, outbox) = (seen(rollout), loaded.outbox());
+                let is_over = notifiers.nobody() && !rollout.is_behind(&outbox.cursor);
+                is_over || loaded.uid.as_deref() != Some(rollout.uid) || !caught_up_with(outbox, rollout)
             }
+            _ => notifiers.any(),
         }
     }
 

@@ -20,7 +20,7 @@ pub struct Notices {
     defaults: Defaults,
     parsed: Mutex<HashMap<Id, (Edition, Arc<Notifiers>)>>,
     problems: Mutex<HashMap<Id, Vec<String>>>,
-    changed: Mutex<BTreeSet<(Box<str>, Box<str>)>>,
+    changed: Mutex<BTreeSet<Id>>,
     bell: Notify,
 }
 
@@ -70,16 +70,21 @@ impl Notices {
 
     /// A rollout has changed. However often: it is looked at once.
     pub fn touch(&self, namespace: &str, name: &str) {
-        self.changed.lock().insert((namespace.into(), name.into()));
+        self.changed.lock().insert(Id::new(namespace, name));
         self.bell.notify_one();
     }
 
+    /// Rollouts that have changed since the last time.
+    pub(super) fn take(&self) -> BTreeSet<Id> {
+        std::mem::take(&mut *self.changed.lock())
+    }
+
     /// Waits until rollouts have changed since the last time; which.
-    pub(super) async fn changed(&self) -> Vec<Id> {
+    pub(super) async fn changed(&self) -> BTreeSet<Id> {
         loop {
-            let changed = std::mem::take(&mut *self.changed.lock());
+            let changed = self.take();
             if !changed.is_empty() {
-                return changed.into_iter().map(|(namespace, name)| Id { namespace, name }).collect();
+                return changed;
             }
             self.bell.notified().await;
         }

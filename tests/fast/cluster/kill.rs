@@ -1,7 +1,7 @@
 //! An operator that is killed after one of its requests.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 use voicerollout::sim::{Fault, Verb};
@@ -9,11 +9,11 @@ use voicerollout::sim::{Fault, Verb};
 use super::Cluster;
 
 /// Counts the operator's requests, watches left out, and says when it is to be killed.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Kill {
     count: Arc<AtomicU64>,
-    /// Rings when the operator is to be killed.
-    pub bell: Arc<Notify>,
+    struck: Arc<AtomicBool>,
+    bell: Arc<Notify>,
 }
 
 impl Kill {
@@ -22,25 +22,36 @@ impl Kill {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// The operator is to be killed.
+    /// Says that the operator is to be killed now.
+    pub fn strike(&self) {
+        self.struck.store(true, Ordering::SeqCst);
+        self.bell.notify_one();
+    }
+
+    /// Waits until the operator is to be killed.
     pub async fn struck(&self) {
         self.bell.notified().await;
+    }
+
+    /// Whether it has come to that: a test that kills nobody shows nothing.
+    pub fn was_struck(&self) -> bool {
+        self.struck.load(Ordering::SeqCst)
     }
 }
 
 impl Cluster {
-    /// Counts the operator's requests from now on. The `kill`-th is carried out, its answer never comes, and the bell rings;
+    /// Counts the operator's requests from now on. The `kill`-th is carried out, its answer never comes, and it is struck;
     /// `None` for never.
     pub fn kill_after(&self, kill: Option<u64>) -> Kill {
         let counted = Kill::default();
-        let (counter, bell) = (counted.count.clone(), counted.bell.clone());
+        let kept = counted.clone();
         self.server.intercept(move |request| {
             if &*request.user != "operator" || request.verb == Verb::Watch {
                 return Fault::None;
             }
-            let bell = bell.clone();
-            let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
-            if Some(number) == kill { Fault::CrashAfter(Arc::new(move || bell.notify_one())) } else { Fault::None }
+            let kept = kept.clone();
+            let number = kept.count.fetch_add(1, Ordering::SeqCst) + 1;
+            if Some(number) == kill { Fault::CrashAfter(Arc::new(move || kept.strike())) } else { Fault::None }
         });
         counted
     }

@@ -1,13 +1,12 @@
 //! A receiver of messages that answers as a test says, and remembers what it got.
 
-use std::sync::Arc;
-
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::Notify;
 use voicerollout::sources::post::{NotPosted, Outgoing, Post, Posted};
+
+use super::kill::Kill;
 
 /// A message as it came in.
 #[derive(Clone, Debug)]
@@ -38,7 +37,7 @@ pub struct Mailbox {
     answers: Mutex<Answers>,
     received: Mutex<Vec<Letter>>,
     /// With the request of this number, counting from 1, the process that sends it ends before it has the answer.
-    deadly: Mutex<Option<(usize, Arc<Notify>)>>,
+    deadly: Mutex<Option<(usize, Kill)>>,
 }
 
 impl Default for Mailbox {
@@ -58,9 +57,9 @@ impl Mailbox {
         self.received.lock().clone()
     }
 
-    /// Rings when the request of this number is in, and never answers it.
-    pub fn crash_at(&self, number: usize, bell: Arc<Notify>) {
-        *self.deadly.lock() = Some((number, bell));
+    /// Kills the operator when the request of this number is in, and never answers it.
+    pub fn crash_at(&self, number: usize, kill: Kill) {
+        *self.deadly.lock() = Some((number, kill));
     }
 }
 
@@ -78,8 +77,8 @@ impl Post for Mailbox {
             received.push(letter.clone());
             received.len()
         };
-        if let Some((_, bell)) = self.deadly.lock().as_ref().filter(|(deadly, _)| *deadly == number) {
-            bell.notify_one();
+        if let Some((_, kill)) = self.deadly.lock().as_ref().filter(|(deadly, _)| *deadly == number) {
+            kill.strike();
             return std::future::pending().boxed();
         }
         let answer = self.answers.lock()(&letter);

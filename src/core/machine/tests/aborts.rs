@@ -5,9 +5,12 @@ use super::world::{Luck, Say, World, route_seen};
 use crate::api::action::Verb;
 use crate::api::analysis::{Mode, OnError, OnFail};
 use crate::api::common::seconds;
+use crate::api::notification::Trigger;
+use crate::api::outbox::Cursor;
 use crate::api::rollout::{OnDeadline, Step};
 use crate::api::status::{Phase, PromotionStage};
 use crate::core::intent::Intent;
+use crate::core::notify;
 
 fn release_with(change: impl FnOnce(&mut crate::api::analysis::Gate)) -> World {
     let mut g = gate("p95");
@@ -164,11 +167,16 @@ fn a_person_skips_an_analysis_that_is_undecided_and_the_record_says_so() {
     fail(&mut w, "p95", Say::Nothing);
     w.until("measuring", |w| w.status.current_step == Some(1) && w.applied() == 25 && !w.status.gates.is_empty());
     assert!(!w.command(Verb::Promote).0, "that is no pause, and nothing holds it");
+    let cursor = notify::news(&Cursor::default(), ("voice", "agent", "uid"), &w.status, w.seen.now).1;
     let (applied, message) = w.command(Verb::SkipStep);
     assert!(applied && message.contains("step 2/4 was skipped") && message.contains("p95"), "{message}");
     let record = w.status.decisions.iter().find(|d| d.decision == "Overridden").unwrap();
     assert_eq!((record.by.as_deref(), record.step.as_str()), (Some("ann"), "2/4"));
     w.until_weight(50);
+    w.until("after it", |w| w.status.current_step == Some(3));
+    let (told, _) = notify::news(&cursor, ("voice", "agent", "uid"), &w.status, w.seen.now);
+    let passed: Vec<_> = told.iter().filter(|n| n.facts.trigger == Trigger::StepPassed).map(|n| n.facts.step.as_str()).collect();
+    assert_eq!(passed, ["3/4"], "it was skipped, and did not pass");
     w.settle();
     assert!(w.seen.runs.iter().all(|r| r.stop || r.phase != crate::api::run::RunPhase::Running), "its run is stopped: {:?}", w.seen.runs);
     assert_eq!(w.status.abort, None);

@@ -4,8 +4,11 @@ use super::specs::*;
 use super::world::World;
 use crate::api::action::Verb;
 use crate::api::common::seconds;
+use crate::api::notification::Trigger;
+use crate::api::outbox::Cursor;
 use crate::api::rollout::{CanaryScale, RollbackWindow, Step};
 use crate::api::status::{Phase, Role};
+use crate::core::notify;
 
 /// Weights in the order they were read back.
 fn weights(w: &World) -> Vec<i32> {
@@ -158,6 +161,9 @@ fn back_to_the_stable_template_takes_the_canary_out_at_once() {
     assert_eq!((w.applied(), w.status.stable_revision.clone()), (0, Some(hash(1))), "{}", w.describe());
     assert_eq!(w.seen.canary_arm.selects, Some(hash(1)));
     assert_eq!(w.decided("ReturnedToStable"), 1);
+    let (told, _) = notify::news(&Cursor::default(), ("voice", "agent", "uid"), &w.status, w.seen.now);
+    let last = &told.last().unwrap().facts;
+    assert_eq!((last.trigger, last.revision.clone(), last.stable_revision.clone()), (Trigger::Aborted, hash(2), hash(1)));
 }
 
 #[test]
