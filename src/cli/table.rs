@@ -96,7 +96,8 @@ impl<T: AsRef<str>> From<T> for Cell {
 }
 
 /// Lines of the rows, columns two spaces apart, without spaces at the end. What is too long for the terminal goes on in
-/// lines of its own, below the beginning of the row's last cell.
+/// lines of its own, below the beginning of the row's last cell; where not even the cells before it have room, all that do
+/// not fit do.
 pub fn lines<const N: usize>(paint: Paint, table: &[[Cell; N]]) -> Vec<String> {
     rows(paint, &table.iter().map(<[Cell; N]>::as_slice).collect::<Vec<_>>())
 }
@@ -122,6 +123,9 @@ fn line(paint: Paint, row: &[Cell], widths: &[usize]) -> Vec<String> {
         out.push_str(&" ".repeat(width.saturating_sub(cell.text.chars().count()) + 2));
     }
     let start: usize = widths[..last].iter().map(|w| w + 2).sum();
+    if let Some(all) = paint.width.filter(|width| start > *width) {
+        return flow(paint, &row[..=last], widths, all);
+    }
     let Cell { text, ink } = &row[last];
     let Some(all) = paint.width.filter(|width| start + text.chars().count() > *width) else {
         return vec![out + &paint.ink(*ink, text)];
@@ -136,6 +140,33 @@ fn line(paint: Paint, row: &[Cell], widths: &[usize]) -> Vec<String> {
         lines.extend(parts.next().map(|part| out + &paint.ink(*ink, &part)));
     }
     lines.extend(parts.map(|part| format!("{}{}", " ".repeat(indent), paint.ink(*ink, &part))));
+    lines
+}
+
+/// Cells side by side as far as there is room, then on lines of their own.
+fn flow(paint: Paint, row: &[Cell], widths: &[usize], all: usize) -> Vec<String> {
+    let (mut lines, mut line, mut used) = (Vec::new(), String::new(), 0);
+    for (cell, width) in row.iter().zip(widths).filter(|(cell, _)| !cell.text.is_empty()) {
+        let first = lines.is_empty();
+        let mut parts = wrap(&cell.text, all.saturating_sub(INDENT)).into_iter().peekable();
+        while let Some(part) = parts.next() {
+            let count = part.chars().count();
+            if used + count > all && used > INDENT {
+                lines.push(std::mem::take(&mut line).trim_end().to_owned());
+                (line, used) = (" ".repeat(INDENT), INDENT);
+            }
+            line.push_str(&paint.ink(cell.ink, &part));
+            // Columns below each other on the first lines of rows; a part that is not the last one fills its line.
+            let gap = match parts.peek() {
+                Some(_) => all,
+                None if first && lines.is_empty() => width.saturating_sub(count) + 2,
+                None => 2,
+            };
+            line.push_str(&" ".repeat(gap.min(all)));
+            used += count + gap;
+        }
+    }
+    lines.push(line.trim_end().to_owned());
     lines
 }
 
@@ -202,6 +233,35 @@ mod tests {
             let broken = wrap(text, width);
             assert!(broken.iter().all(|l| l.chars().count() <= width), "{width}: {broken:?}");
             assert_eq!(broken.concat().replace(' ', ""), text.replace(' ', ""), "{width}");
+        }
+    }
+
+    #[test]
+    fn cells_without_room_beside_the_others_go_on_below() {
+        let row = |cells: [&str; 4]| cells.map(Cell::from);
+        let table = [row(["first-token", "canary 46 of 576", "odds 1.2", "data of 3m ago"]), row(["b", "canary 1 of 9", "odds 1", "new"])];
+        for (width, expected) in [
+            (60, vec!["first-token  canary 46 of 576  odds 1.2  data of 3m ago", "b            canary 1 of 9     odds 1    new"]),
+            (36, vec!["first-token  canary 46 of 576", "    odds 1.2  data of 3m ago", "b            canary 1 of 9", "    odds 1  new"]),
+            (
+                16,
+                vec![
+                    "first-token",
+                    "    canary 46 of",
+                    "    576",
+                    "    odds 1.2",
+                    "    data of 3m",
+                    "    ago",
+                    "b",
+                    "    canary 1 of",
+                    "    9  odds 1",
+                    "    new",
+                ],
+            ),
+        ] {
+            let shown = lines(Paint { colour: false, width: Some(width) }, &table);
+            assert_eq!(shown, expected, "{width}");
+            assert!(shown.iter().all(|line| line.chars().count() <= width), "{width}: {shown:#?}");
         }
     }
 }

@@ -207,7 +207,9 @@ mod tests {
         let slept = |secs| {
             let mut l = ledger();
             l.look(PodFacts { ending: true, pre_stop: 10, ..PodFacts::default() });
-            (0..=secs).for_each(|s| drop(read(&mut l, s, Ok(1))));
+            for second in 0..=secs {
+                read(&mut l, second, Ok(1));
+            }
             l.look(PodFacts { pre_stop: 10, ..well });
             l.cut_at_end()
         };

@@ -3,10 +3,12 @@
 
 mod chromium;
 mod look;
+mod terminal;
 mod world;
 
 use chromium::Page;
 use serde_json::json;
+use voicerollout::cli::status_view;
 use world::{World, healthy, play, releasing};
 
 const LIST: &str = "document.querySelectorAll('.list tbody tr:not([hidden])').length";
@@ -277,10 +279,31 @@ async fn picture(page: &mut Page, world: &World, theme: &str) {
     page.eval("location.hash = '#/voice/voice-agent'").await;
     page.wait("document.querySelector('section[aria-labelledby=s-decisions] tbody tr')").await;
     page.eval("document.querySelector('.skip').blur(); scrollTo(0, 0)").await;
+    keep(page, &format!("dashboard-{theme}")).await;
+}
+
+/// What the page shows now, for the README.
+async fn keep(page: &mut Page, name: &str) {
     let picture = page.picture().await;
     assert!(picture.len() < 200_000, "{} bytes", picture.len());
     if let Some(folder) = std::env::var_os("VOICEROLLOUT_SCREENSHOTS") {
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(std::path::Path::new(&folder).join(format!("dashboard-{theme}.png")), picture).unwrap();
+        std::fs::write(std::path::Path::new(&folder).join(format!("{name}.png")), picture).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_can_be_read_on_dark_and_light_terminals_and_fits_its_width() {
+    let Some(mut page) = Page::open().await else { return };
+    let rollout = serde_json::from_value(releasing("voice", "voice-agent", 25)).unwrap();
+    let runs = [serde_json::from_value(world::run("voice", "voice-agent", 0.9)).unwrap()];
+    let printed = status_view::render(&rollout, &runs, jiff::Timestamp::now(), terminal::paint());
+    for theme in ["light", "dark"] {
+        terminal::show(&mut page, theme, "kubectl voicerollout status voice-agent -n voice", &printed).await;
+        let [contrast, overflow, _] = look::faults(&mut page).await;
+        assert_eq!((&contrast[..], &overflow[..]), (&[][..], &[][..]), "{theme}");
+        let wide = page.eval("(() => { const pre = document.querySelector('pre'); return pre.scrollWidth - pre.clientWidth; })()").await;
+        assert_eq!(wide, 0, "{theme}: a line is longer than the terminal");
+        keep(&mut page, &format!("status-{theme}")).await;
     }
 }

@@ -8,6 +8,9 @@ use crate::api::run::{ArmCalls, Comparison, Outlook};
 use crate::cli::table::{Cell, Ink, Paint, lines};
 use crate::core::gates::calls::{line_at, times};
 
+/// Cells of a bar.
+const CELLS: usize = 8;
+
 /// Counts, estimate and evidence of every such gate, at a canary weight in percent; then what looks wrong with them.
 pub fn view(runs: &[VoiceAnalysisRun], weight: i32, now: Timestamp, paint: Paint) -> Vec<String> {
     let gates = || runs.iter().filter_map(|r| r.status.as_ref()).flat_map(|s| &s.gates);
@@ -28,7 +31,9 @@ fn row(name: &str, c: &Comparison, weight: i32, now: Timestamp) -> [Cell; 8] {
         Some(line) if line.passes => Ink::Green,
         _ => Ink::Plain,
     };
-    let pass = line.map(|l| format!("below {}: {} of {}", l.below, times(l.log_evidence), times(l.log_line))).unwrap_or_default();
+    let pass = line
+        .map(|l| format!("below {}: {} {} of {}", l.below, bar(l.log_evidence, l.log_line), times(l.log_evidence), times(l.log_line)))
+        .unwrap_or_default();
     let needed = match (&c.to_abort, line.and_then(|l| l.to_pass.as_ref())) {
         (Some(abort), pass) if pass.is_none_or(|p| abort.calls < p.calls) => needed(abort, "abort"),
         (_, Some(pass)) => needed(pass, "pass"),
@@ -40,11 +45,22 @@ fn row(name: &str, c: &Comparison, weight: i32, now: Timestamp) -> [Cell; 8] {
         arm("canary", &c.canary).into(),
         c.stable.as_ref().map(|s| arm("stable", s)).unwrap_or_default().into(),
         estimate(c).into(),
-        Cell::new(ink, format!("against {} of {}", times(c.log_evidence), times(c.log_abort_line))),
+        Cell::new(
+            ink,
+            format!("against {} {} of {}", bar(c.log_evidence, c.log_abort_line), times(c.log_evidence), times(c.log_abort_line)),
+        ),
         pass.into(),
         needed.into(),
         Cell::new(Ink::Dim, data),
     ]
+}
+
+/// How far evidence is on its way to a line, both as logarithms: each cell takes as many times more as the one before.
+fn bar(evidence: f64, line: f64) -> String {
+    let part = if line > 0.0 { (evidence / line).clamp(0.0, 1.0) } else { 0.0 };
+    // Full only at the line.
+    let full = (part * CELLS as f64).floor() as usize;
+    "▰".repeat(full) + &"▱".repeat(CELLS - full)
 }
 
 /// `odds 2.3 [1.1, 5]`, an interval that holds at every look.
