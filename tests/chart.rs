@@ -290,6 +290,7 @@ fn labels_of_pods_match_all_that_select_them() {
     assert!(selects(&of_kind(&objects, "PodDisruptionBudget")[0]["spec"]["selector"]["matchLabels"]));
     assert!(selects(&of_kind(&objects, "Service")[0]["spec"]["selector"]));
     let (monitor, service) = (of_kind(&objects, "ServiceMonitor")[0], of_kind(&objects, "Service")[0]);
+    assert_eq!(monitor["spec"]["endpoints"][0]["honorLabels"], true, "alerts name the rollout's namespace");
     let wanted = monitor["spec"]["selector"]["matchLabels"].as_object().unwrap();
     assert!(wanted.iter().all(|(k, v)| service["metadata"]["labels"][k] == *v));
 }

@@ -11,9 +11,9 @@ use kube::ResourceExt;
 use super::status_view::{clock, compared_weight, relative, section, span};
 use super::table::{Cell, Ink, Paint, clean, lines};
 use crate::api::analysis::Mode;
-use crate::api::run::{Consequence, GateStatus, Verdict};
+use crate::api::run::{Consequence, GateStatus, RunKind, Verdict};
 use crate::api::sessions::OnMaxDrain;
-use crate::api::status::{DecisionRecord, GateSummary, Role};
+use crate::api::status::{DecisionRecord, GateSummary, Role, RunRecord};
 use crate::api::{VoiceAnalysisRun, VoiceRollout, VoiceRolloutStatus};
 use crate::core::gates::calls::{line_at, times};
 
@@ -171,10 +171,25 @@ fn choices(rollout: &VoiceRollout, paint: Paint, typed: Typed<'_>) -> Vec<String
     let name = rollout.name_any();
     let command = |verb: &str, rest: &str| format!("{} {verb} {name} -n {}{rest}", typed.program, typed.namespace);
     let mut out = Vec::new();
-    for choice in words::choices(rollout) {
-        out.extend(paint.wrapped(choice.what));
+    let mut offer = |what: &str, command: String| {
+        out.extend(paint.wrapped(what));
         // A command is copied: it is not broken.
-        out.push(format!("  {}", paint.ink(Ink::Cyan, &clean(&command(choice.verb, choice.rest)))));
+        out.push(format!("  {}", paint.ink(Ink::Cyan, &clean(&command))));
+    };
+    if let Some((gate, run)) = failed(rollout) {
+        offer(&format!("Read what {gate} measured:"), format!("kubectl get voiceanalysisrun {run} -n {} -o yaml", typed.namespace));
+    }
+    for choice in words::choices(rollout) {
+        offer(choice.what, command(choice.verb, choice.rest));
     }
     out
+}
+
+/// The gate that stopped the release, and the run with its measurements.
+fn failed(rollout: &VoiceRollout) -> Option<(&str, &str)> {
+    let status = rollout.status.as_ref()?;
+    let gate = status.abort.as_ref()?.gate.as_deref()?;
+    let kind = status.gates.iter().find(|g| g.name == gate && g.verdict == Some(Verdict::Fail))?.kind;
+    let of_it = |run: &&RunRecord| run.kind == kind && (kind != RunKind::Step || run.step == status.current_step);
+    Some((gate, &status.runs.iter().rev().find(of_it)?.name))
 }

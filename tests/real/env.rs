@@ -38,6 +38,7 @@ image: {repository: registry.test/voicerollout, tag: dev}
 replicas: 2
 listen: "$(POD_IP):8080"
 logLevel: info,voicerollout=debug
+podAnnotations: {prometheus.io/scrape: "true", prometheus.io/port: "8080"}
 leaderElection: {leaseDuration: 10s, renewPeriod: 1s}
 dashboard: {enabled: true, actions: true, listen: "$(POD_IP):8090"}
 egress: {allow: [10.244.0.0/16, 127.0.0.0/8]}

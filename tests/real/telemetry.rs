@@ -1,4 +1,4 @@
-//! A bad release as traces and log lines show it.
+//! A bad release as alerts, verbs, traces and log lines show it.
 
 use opentelemetry_proto::tonic::trace::v1::Span;
 use serde_json::{Value, json};
@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::agent::{NAME, PATIENCE, Version};
 use crate::env::OPERATOR;
 use crate::env::collector::text;
+use crate::people::Person;
 use crate::stack::{Seen, wait_for};
 use crate::verdicts::aborted_by;
 use crate::{gates, run};
@@ -48,6 +49,42 @@ fn a_bad_release_is_one_trace_with_the_gate_that_failed_and_log_lines_say_what_t
         let [line] = &told[..] else { panic!("{told:#?}") };
         let fields = ["level", "rollout", "revision", "step", "message"].map(|f| line[f].as_str().unwrap_or_default());
         assert_eq!(fields, ["INFO", NAME, &second, "3/6", &reason], "{line}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_person_goes_from_the_alert_to_the_measurement_that_failed() {
+    run("alert", async |mut agent| {
+        agent.gates(&[gates::first_token(&agent)]).await?;
+        agent.start(gates::gated(&[25, 50])).await?;
+        let _traffic = agent.calls(20);
+        let second = agent.release(&Version::slow("v2")).await?;
+        let status = aborted_by(&agent, "p95-first-token", "at step 3/6, weight 25").await?;
+        let (stack, namespace) = (agent.world.stack, agent.ns.name.clone());
+        let alert = wait_for("the alert", PATIENCE, || async {
+            let alerts = stack.alerts().await?;
+            let mine = |a: &&Value| a["labels"]["alertname"] == "VoiceRolloutAborted" && a["labels"]["namespace"] == namespace.as_str();
+            Ok(match alerts.iter().find(mine) {
+                Some(alert) => Seen::Yes(alert.clone()),
+                None => Seen::NotYet(format!("{alerts:?}")),
+            })
+        })
+        .await?;
+        let said = alert["annotations"]["description"].as_str().unwrap_or_default();
+        let (_, command) = said.split_once("kubectl ").unwrap_or_else(|| panic!("no command in {alert}"));
+        let olga = Person::new(&agent, "olga", &["view"]).await?;
+        let explained = olga.without_cluster(&command.split_whitespace().collect::<Vec<_>>()).await?;
+        let reason = status.abort.expect("an abort").reason;
+        let unbroken = explained.text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(explained.ok && unbroken.contains(&reason) && unbroken.contains("retry agent -n "), "{explained:?}");
+        let runs = olga.kubectl(&["get", "voiceanalysisruns", "-o", "json"], None).await?;
+        let runs: Value = serde_json::from_str(&runs.text).unwrap_or_else(|e| panic!("{e}: {runs:?}"));
+        let failed = |run: &&Value| run["spec"]["revision"] == second.as_str() && run["status"]["phase"] == "Fail";
+        let run = runs["items"].as_array().and_then(|all| all.iter().find(failed)).unwrap_or_else(|| panic!("{runs}"));
+        let measured = &run["status"]["gates"][0]["measurements"];
+        assert_eq!(measured.as_array().and_then(|m| m.last()).map(|m| &m["verdict"]), Some(&json!("Fail")), "{run}");
+        assert!(unbroken.contains(run["metadata"]["name"].as_str().unwrap_or("no name")), "{}", explained.text);
         Ok(())
     });
 }

@@ -195,6 +195,11 @@ impl Stack {
         &self.prometheus.url
     }
 
+    /// Alerts of the chart's rules that fire.
+    pub async fn alerts(&self) -> Result<Vec<serde_json::Value>> {
+        self.prometheus.alerts().await
+    }
+
     /// Asks Prometheus; the answer is `data.result`.
     pub async fn query(&self, query: &str) -> Result<Vec<serde_json::Value>> {
         self.prometheus.query(query).await

@@ -1,4 +1,5 @@
-//! Prometheus: learns of the pods from a file that we keep, and scrapes them and the gateway's Envoy every second.
+//! Prometheus: learns of the pods from files that we keep, scrapes them and the gateway's Envoy every second, and knows the
+//! chart's alerts.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,11 +31,11 @@ impl Prometheus {
     /// `voicerollout.dev/revision`.
     pub async fn start(paths: &Paths, client: Client, envoy_admin: &str, dir: &Path) -> Result<Self> {
         let port = free_port();
-        let targets = dir.join("targets.json");
-        write_whole(&targets, "[]")?;
+        let files = [dir.join("targets.json"), dir.join("operators.json")];
+        files.iter().try_for_each(|file| write_whole(file, "[]"))?;
         let config = dir.join("prometheus.yaml");
-        std::fs::write(&config, config_text(&targets, envoy_admin))?;
-        tokio::spawn(list_targets(client, targets));
+        std::fs::write(&config, config_text(&files, envoy_admin))?;
+        tokio::spawn(list_targets(client, files));
         let url = format!("http://127.0.0.1:{port}");
         let ready = Ready { url: format!("{url}/-/ready"), token: None, deadline: Duration::from_secs(60) };
         let component = Component::new("prometheus", &paths.prometheus, dir, ready)
@@ -43,6 +44,13 @@ impl Prometheus {
             .args(["--storage.tsdb.retention.time=6h", "--log.level=warn", "--scrape.discovery-reload-interval=100ms"]);
         component.start().await?;
         Ok(Self { component, url })
+    }
+
+    /// Alerts that fire.
+    pub async fn alerts(&self) -> Result<Vec<Value>> {
+        let answer: Value = reqwest::get(format!("{}/api/v1/alerts", self.url)).await?.json().await?;
+        let all = answer["data"]["alerts"].as_array().cloned().unwrap_or_default();
+        Ok(all.into_iter().filter(|alert| alert["state"] == "firing").collect())
     }
 
     /// The result of an instant query, as `data.result` of the answer.
@@ -57,11 +65,14 @@ impl Prometheus {
 }
 
 /// The scrape configuration. JSON is YAML, too.
-fn config_text(targets: &Path, envoy_admin: &str) -> String {
+fn config_text([pods, operators]: &[PathBuf; 2], envoy_admin: &str) -> String {
     json!({
-        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "rule_files": [concat!(env!("CARGO_MANIFEST_DIR"), "/charts/voicerollout/files/alerts.yaml")],
         "scrape_configs": [
-            {"job_name": "pods", "file_sd_configs": [{"files": [targets]}]},
+            {"job_name": "pods", "file_sd_configs": [{"files": [pods]}]},
+            // As the chart's ServiceMonitor has it.
+            {"job_name": "operators", "honor_labels": true, "file_sd_configs": [{"files": [operators]}]},
             {
                 "job_name": "gateway",
                 "metrics_path": "/stats/prometheus",
@@ -72,21 +83,27 @@ fn config_text(targets: &Path, envoy_admin: &str) -> String {
     .to_string()
 }
 
-/// Keeps the file of the pods to scrape up to date. (Debian's Prometheus is built without discovery through Kubernetes.)
-async fn list_targets(client: Client, file: PathBuf) {
+/// Keeps the files of the pods to scrape, agents and operators, up to date. (Debian's Prometheus is built without discovery through Kubernetes.)
+async fn list_targets(client: Client, files: [PathBuf; 2]) {
     let (store, writer) = reflector::store();
     let pods = watcher(Api::<Pod>::all(client), watcher::Config::default()).default_backoff();
     let mut events = reflector::reflector(writer, pods).boxed();
-    let mut written = String::new();
+    let mut written = [const { String::new() }; 2];
     while let Some(event) = events.next().await {
         if event.is_err() {
             continue; // the watcher begins anew
         }
-        let mut targets: Vec<Value> = store.state().iter().filter_map(|pod| target(pod)).collect();
-        targets.sort_by_key(|target| target["labels"]["instance"].to_string());
-        let text = Value::Array(targets).to_string();
-        if text != written && write_whole(&file, &text).is_ok() {
-            written = text;
+        let pods = store.state();
+        for (operators, (file, written)) in [false, true].into_iter().zip(files.iter().zip(&mut written)) {
+            let wanted = pods
+                .iter()
+                .filter(|pod| (pod.labels().get("app.kubernetes.io/name").map(String::as_str) == Some("voicerollout")) == operators);
+            let mut targets: Vec<Value> = wanted.filter_map(|pod| target(pod)).collect();
+            targets.sort_by_key(|target| target["labels"]["instance"].to_string());
+            let text = Value::Array(targets).to_string();
+            if text != *written && write_whole(file, &text).is_ok() {
+                *written = text;
+            }
         }
     }
 }

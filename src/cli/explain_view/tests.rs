@@ -124,6 +124,23 @@ fn no_command_is_offered_that_the_operator_would_refuse() {
 }
 
 #[test]
+fn the_run_with_the_measurements_of_the_gate_that_failed_is_named() {
+    let shown = |gates: serde_json::Value| {
+        let run = |name: &str, kind: &str, step: Option<i32>| json!({"name": name, "kind": kind, "step": step, "specHash": "x"});
+        let runs = [run("bg", "Background", None), run("s1", "Step", Some(0)), run("s3", "Step", Some(2)), run("why", "Explanation", None)];
+        let abort = json!({"revision": "6d5f8c", "at": "2026-03-01T12:05:30.000000Z", "gate": "p95", "reason": "gate p95 failed"});
+        let status =
+            json!({"phase": "Degraded", "canaryRevision": "6d5f8c", "currentStep": 2, "abort": abort, "gates": gates, "runs": runs});
+        explained(&rollout(status), &[], 100)
+    };
+    for (kind, run) in [("Step", "s3"), ("Background", "bg")] {
+        let text = shown(json!([{"name": "p95", "kind": kind, "verdict": "Fail"}, {"name": "judge", "kind": "Step", "verdict": "Pass"}]));
+        assert!(text.contains(&format!("Read what p95 measured:\n    kubectl get voiceanalysisrun {run} -n voice -o yaml")), "{text}");
+    }
+    assert!(!shown(json!([])).contains("voiceanalysisrun"));
+}
+
+#[test]
 fn nobody_is_sent_back_to_a_version_that_was_aborted_since() {
     let of = |aborted: bool| {
         let before = json!({"hash": "aa01", "number": 5, "role": "Retired", "wasStable": true, "aborted": aborted});

@@ -138,8 +138,11 @@ impl News<'_> {
         Release::of(self.new) == Some(self.release)
     }
 
-    fn aborted(&self) -> bool {
-        self.old.abort.is_none() && self.fresh().any(|d| d.decision == "Aborted" && d.revision == self.release.revision)
+    /// The decision that aborted it. Of a revision that began, was aborted and is tried again, all at one moment, it is about
+    /// the attempt before.
+    fn aborted(&self) -> Option<&DecisionRecord> {
+        let about_this = self.new.abort.is_some() || Release::of(self.old) == Some(self.release);
+        self.fresh().find(|d| about_this && self.old.abort.is_none() && d.decision == "Aborted" && d.revision == self.release.revision)
     }
 
     fn steps(&self) -> Vec<Span> {
@@ -153,7 +156,7 @@ impl News<'_> {
         }
         let same_list = self.goes_on() && new.steps_hash == old.steps_hash;
         let (last, outcome) = match new.current_step {
-            _ if self.aborted() => (first, Outcome::Aborted),
+            _ if self.aborted().is_some() => (first, Outcome::Aborted),
             _ if !self.goes_on() => (first, Outcome::Superseded),
             Some(next) if same_list && next > first => (next - 1, Outcome::Passed),
             Some(next) if same_list && next == first && in_steps(new) => return Vec::new(),
@@ -204,11 +207,12 @@ impl News<'_> {
         let promoted = self.fresh().any(|d| promotes(d) && d.revision == self.release.revision);
         let outcome = match () {
             () if promoted => Outcome::Promoted,
-            () if self.aborted() => Outcome::Aborted,
+            () if self.aborted().is_some() => Outcome::Aborted,
             () if under_way && !self.goes_on() => Outcome::Superseded,
             () => return None,
         };
-        let decided = self.release.start(&self.new.decisions).or_else(|| self.release.start(&self.old.decisions));
+        // What has begun since is another attempt, but for a release that the old status did not know.
+        let decided = self.release.start(if old { &self.old.decisions } else { &self.new.decisions });
         let known = self.old.step.traffic_since.as_ref().or(self.old.step.started_at.as_ref());
         let start = decided.map(|d| d.at.0).or(known.map(|at| at.0)).unwrap_or(self.now).min(self.now);
         let root = self.release.root(self.subject.uid);
@@ -258,8 +262,7 @@ impl News<'_> {
     }
 
     fn abort_reason(&self, outcome: Outcome) -> Option<String> {
-        let reason = self.new.abort.as_ref().map_or("aborted", |a| &a.reason);
-        (outcome == Outcome::Aborted).then(|| shortened(reason))
+        self.aborted().filter(|_| outcome == Outcome::Aborted).map(|d| shortened(&d.reason))
     }
 
     /// Decisions since `start`, at the step if one is named.

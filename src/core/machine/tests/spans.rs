@@ -18,11 +18,11 @@ fn told(spans: &[Span]) -> Vec<(&str, &str, &str)> {
     spans.iter().map(|s| (s.name.as_str(), value(s, "voicerollout.step"), value(s, "voicerollout.outcome"))).collect()
 }
 
-/// Every id once; nothing ends before it begins; whatever is of a release lies within it, but for its drain.
+/// Every id once, but for a drain that a cache took for over which lags behind; nothing ends before it begins; whatever is of a release lies within it, but for its drain.
 pub fn check(spans: &[Span]) -> Result<(), String> {
     let mut ids = BTreeSet::new();
     for span in spans {
-        if !ids.insert((span.place.trace, span.place.span)) {
+        if !ids.insert((span.place.trace, span.place.span)) && span.name != "drain" {
             return Err(format!("twice: {span:#?}"));
         }
         if span.end < span.start {
