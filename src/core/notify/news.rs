@@ -113,13 +113,6 @@ fn begins(record: &DecisionRecord) -> bool {
     trigger(record) == Some(Trigger::Started) || record.decision == RETURNED
 }
 
-/// The step, counted from 1, that a person ended before its analysis was over: it has not passed.
-fn skipped_step(record: &DecisionRecord) -> Option<i32> {
-    let (place, rest) = record.reason.strip_prefix("step ")?.split_once(' ')?;
-    let skipped = record.decision == "Overridden" && rest.starts_with("was skipped");
-    place.split_once('/').filter(|_| skipped)?.0.parse().ok()
-}
-
 fn fails(gate: &GateSummary) -> bool {
     gate.mode != Mode::DryRun && matches!(gate.verdict, Some(Verdict::Fail | Verdict::Error))
 }
@@ -170,9 +163,14 @@ impl Subject<'_> {
             let facts = self.facts(Trigger::StepPassed, &format!("{}/{total}", i + 1), "", MicroTime(now));
             self.news(Facts { weight: Some(self.status.weights.applied), ..facts }, &now.to_string())
         };
-        let release = || self.status.decisions.iter().rev().take_while(|d| !begins(d));
-        let skipped = |i: i32| release().any(|d| d.decision == "PromotedFull" || skipped_step(d) == Some(i + 1));
-        (first..after.step).filter(|i| !skipped(*i)).map(at).collect()
+        let mut release = self.status.decisions.iter().rev().take_while(|d| !begins(d));
+        if release.any(|d| d.decision == "PromotedFull") {
+            return Vec::new();
+        }
+        // Where a person overrode what was missing, nothing has passed.
+        let overridden =
+            |i: i32| self.status.overridden_steps.iter().any(|step| step.split_once('/').is_some_and(|(n, _)| n.parse() == Ok(i + 1)));
+        (first..after.step).filter(|i| !overridden(*i)).map(at).collect()
     }
 
     fn failing(&self, cursor: &Cursor, after: &Cursor, now: Timestamp) -> Vec<News> {

@@ -23,6 +23,8 @@ pub struct Subject<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Passed,
+    /// A person overrode what was missing.
+    Overridden,
     Promoted,
     Aborted,
     /// Another revision or attempt took its place.
@@ -35,6 +37,7 @@ impl Outcome {
     fn name(self) -> &'static str {
         match self {
             Self::Passed => "passed",
+            Self::Overridden => "overridden",
             Self::Promoted => "promoted",
             Self::Aborted => "aborted",
             Self::Superseded => "superseded",
@@ -44,7 +47,7 @@ impl Outcome {
 
     /// `deployment.status` of the semantic conventions.
     fn status(self) -> &'static str {
-        if matches!(self, Self::Promoted | Self::Passed) { "succeeded" } else { "failed" }
+        if self == Self::Promoted { "succeeded" } else { "failed" }
     }
 }
 
@@ -177,6 +180,8 @@ impl News<'_> {
     fn step(&self, index: i32, start: Timestamp, outcome: Outcome) -> Span {
         let step = usize::try_from(index).ok().and_then(|i| self.subject.steps.get(i));
         let display = format!("{}/{}", index + 1, self.subject.steps.len());
+        let overridden = outcome == Outcome::Passed && self.new.overridden_steps.contains(&display);
+        let outcome = if overridden { Outcome::Overridden } else { outcome };
         let here = |d: &&DecisionRecord| d.step == display && d.revision == self.release.revision;
         let by = self.fresh().filter(here).find_map(|d| d.by.as_deref()).unwrap_or_default();
         let weight = if let Some(PlanStep::SetWeight(weight)) = step { *weight } else { self.old.weights.desired };

@@ -103,3 +103,16 @@ fn a_release_that_another_one_replaces_is_superseded_and_the_same_version_again_
     let pause = w.spans.iter().rfind(|s| s.name == "pause").unwrap();
     assert_eq!((value(pause, "voicerollout.by"), value(pause, "voicerollout.outcome")), ("ann", "passed"));
 }
+
+#[test]
+fn a_step_that_a_person_skipped_is_not_shown_as_passed() {
+    let step = crate::api::rollout::Step { analysis: Some(gates(vec![gate("p95")])), ..Default::default() };
+    let mut w = World::releasing(spec(Some(vec![weight(25), step, pause(None)]), None));
+    w.script.insert("p95".into(), Say::Nothing);
+    w.until("the analysis", |w| w.status.current_step == Some(1));
+    w.spans.clear();
+    assert!(w.command(Verb::SkipStep).0);
+    w.until_phase(Phase::Paused);
+    assert_eq!(told(&w.spans), [("analysis", "2/3", "overridden")]);
+    assert_eq!(value(&w.spans[0], "voicerollout.by"), "ann");
+}
