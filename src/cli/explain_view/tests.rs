@@ -3,7 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::api::action::Verb;
 use crate::cli::samples::{now, rollout};
-use crate::core::machine::tests::people::worlds;
+use crate::core::machine::tests::commands::worlds;
 
 fn explained(rollout: &VoiceRollout, runs: &[VoiceAnalysisRun], width: usize) -> String {
     let typed = Typed { program: "kubectl voicerollout", namespace: "voice" };

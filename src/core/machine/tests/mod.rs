@@ -10,6 +10,7 @@ pub mod world;
 
 mod aborts;
 mod buckets;
+pub mod commands;
 mod counts;
 mod drains;
 mod edits;
@@ -18,7 +19,7 @@ mod invariants;
 mod left;
 mod observed;
 mod overrides;
-pub mod people;
+mod people;
 mod plans;
 mod preflight;
 mod properties;
