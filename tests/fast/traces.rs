@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use voicerollout::api::status::Phase;
-use voicerollout::core::spans::{Span, Value};
+use voicerollout::core::spans::Span;
 use voicerollout::sources::Progress;
 
 use crate::cluster::script::{Script, good};
@@ -18,11 +18,6 @@ fn told(cluster: &Cluster) -> Vec<Span> {
             batch.spans
         })
         .collect()
-}
-
-fn text<'a>(span: &'a Span, name: &str) -> &'a str {
-    let found = span.attributes.iter().find(|(n, _)| *n == name);
-    if let Some((_, Value::Text(text))) = found { text } else { "" }
 }
 
 #[tokio::test(start_paused = true)]
@@ -39,7 +34,7 @@ async fn a_release_that_fails_is_one_trace_from_the_root_to_the_measurement_that
     let ids: BTreeSet<_> = spans.iter().map(|s| s.place.span).collect();
     assert_eq!((traces.len(), ids.len()), (1, spans.len()), "{spans:#?}");
     let parent = |span: &Span| spans.iter().find(|s| Some(s.place.span) == span.parent);
-    let gate = spans.iter().find(|s| text(s, "voicerollout.gate") == "p95-first-token" && s.name == "gate").expect("the gate");
+    let gate = spans.iter().find(|s| s.text("voicerollout.gate") == "p95-first-token" && s.name == "gate").expect("the gate");
     assert!(gate.failed.as_ref().expect("it failed").contains("1234.5"), "{gate:#?}");
     let run = parent(gate).expect("its run");
     let step = parent(run).expect("the step of the run");
@@ -60,7 +55,7 @@ async fn an_operator_that_is_killed_in_mid_release_goes_on_with_the_same_trace()
     cluster.wait("agent", "promoted", |s| s.phase == Phase::Healthy && s.stable_revision != first).await;
     let spans = told(&cluster);
     let root = spans.iter().rfind(|s| s.parent.is_none()).expect("a root");
-    assert_eq!(text(root, "voicerollout.outcome"), "promoted");
+    assert_eq!(root.text("voicerollout.outcome"), "promoted");
     let of_it: Vec<&Span> = spans.iter().filter(|s| s.place.trace == root.place.trace).collect();
     assert_eq!(of_it.iter().filter(|s| s.parent == Some(root.place.span)).count(), 10, "a span for each step: {of_it:#?}");
     assert_eq!(of_it.iter().filter(|s| s.name == "gate").count(), 9, "three gates at three steps");

@@ -122,6 +122,14 @@ pub struct Span {
     pub failed: Option<String>,
 }
 
+impl Span {
+    /// An attribute that is a text; empty when there is none of that name.
+    pub fn text(&self, name: &str) -> &str {
+        let found = self.attributes.iter().find(|(n, _)| *n == name);
+        if let Some((_, Value::Text(text))) = found { text } else { "" }
+    }
+}
+
 /// An attribute, unless the text is empty.
 fn text(name: &'static str, text: &str) -> Option<Attribute> {
     (!text.is_empty()).then(|| (name, Value::Text(shortened(text))))

@@ -6,16 +6,11 @@ use super::specs::*;
 use super::world::{Say, World};
 use crate::api::action::Verb;
 use crate::api::status::Phase;
-use crate::core::spans::{Span, Value};
-
-fn value<'a>(span: &'a Span, name: &str) -> &'a str {
-    let found = span.attributes.iter().find(|(n, _)| *n == name);
-    if let Some((_, Value::Text(text))) = found { text } else { "" }
-}
+use crate::core::spans::Span;
 
 /// Name, step and outcome.
 fn told(spans: &[Span]) -> Vec<(&str, &str, &str)> {
-    spans.iter().map(|s| (s.name.as_str(), value(s, "voicerollout.step"), value(s, "voicerollout.outcome"))).collect()
+    spans.iter().map(|s| (s.name.as_str(), s.text("voicerollout.step"), s.text("voicerollout.outcome"))).collect()
 }
 
 /// Every id once, but for a drain that a cache took for over which lags behind; nothing ends before it begins; whatever is of a release lies within it, but for its drain.
@@ -62,7 +57,7 @@ fn a_good_release_shows_each_step_the_promotion_and_the_drain_in_one_trace() {
     assert!((3600..3700).contains(&drain.end.duration_since(drain.start).as_secs()), "{drain:#?}");
     let decisions: Vec<&str> = root.moments.iter().map(|m| m.name.as_str()).collect();
     assert_eq!((decisions.first(), decisions.last()), (Some(&"ReleaseStarted"), Some(&"Promoted")));
-    assert_eq!((value(root, "deployment.status"), &root.failed), ("succeeded", &None));
+    assert_eq!((root.text("deployment.status"), &root.failed), ("succeeded", &None));
 }
 
 #[test]
@@ -73,15 +68,15 @@ fn a_failed_gate_ends_its_step_and_the_release_with_the_reason_and_a_retry_is_an
     w.until_phase(Phase::Degraded);
     let failed: Vec<_> = w.spans.iter().filter(|s| s.failed.is_some()).collect();
     let [step, root] = &failed[..] else { panic!("{:#?}", w.spans) };
-    assert_eq!((step.name.as_str(), value(step, "voicerollout.step"), root.name.as_str()), ("analysis", "3/10", "release"));
+    assert_eq!((step.name.as_str(), step.text("voicerollout.step"), root.name.as_str()), ("analysis", "3/10", "release"));
     assert!(root.failed.as_ref().unwrap().contains("gate p95 failed at step 3/10"), "{root:#?}");
-    assert_eq!((value(root, "voicerollout.gate"), value(root, "deployment.status")), ("p95", "failed"));
+    assert_eq!((root.text("voicerollout.gate"), root.text("deployment.status")), ("p95", "failed"));
     let first = root.place.trace;
     w.script.insert("p95".into(), Say::Pass);
     assert!(w.command(Verb::Retry).0);
     w.until("promoted", |w| w.status.stable_revision == Some(hash(2)) && w.status.phase == Phase::Healthy);
     let root = w.spans.iter().rfind(|s| s.parent.is_none()).unwrap();
-    assert_eq!((root.place.trace == first, value(root, "voicerollout.outcome")), (false, "promoted"));
+    assert_eq!((root.place.trace == first, root.text("voicerollout.outcome")), (false, "promoted"));
     assert_eq!(check(&w.spans), Ok(()));
 }
 
@@ -101,7 +96,7 @@ fn a_release_that_another_one_replaces_is_superseded_and_the_same_version_again_
     w.until("promoted", |w| w.status.stable_revision == Some(hash(2)) && w.status.phase == Phase::Healthy);
     assert_eq!(check(&w.spans), Ok(()), "{:#?}", told(&w.spans));
     let pause = w.spans.iter().rfind(|s| s.name == "pause").unwrap();
-    assert_eq!((value(pause, "voicerollout.by"), value(pause, "voicerollout.outcome")), ("ann", "passed"));
+    assert_eq!((pause.text("voicerollout.by"), pause.text("voicerollout.outcome")), ("ann", "passed"));
 }
 
 #[test]
@@ -114,5 +109,5 @@ fn a_step_that_a_person_skipped_is_not_shown_as_passed() {
     assert!(w.command(Verb::SkipStep).0);
     w.until_phase(Phase::Paused);
     assert_eq!(told(&w.spans), [("analysis", "2/3", "overridden")]);
-    assert_eq!(value(&w.spans[0], "voicerollout.by"), "ann");
+    assert_eq!(w.spans[0].text("voicerollout.by"), "ann");
 }
