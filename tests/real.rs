@@ -41,6 +41,8 @@ mod gates;
 mod gauges;
 #[path = "real/gitops.rs"]
 mod gitops;
+#[path = "real/jobs.rs"]
+mod jobs;
 #[path = "real/live.rs"]
 mod live;
 #[path = "real/long_evals.rs"]
@@ -63,8 +65,6 @@ mod telemetry;
 mod verbs;
 #[path = "real/verdicts.rs"]
 mod verdicts;
-#[path = "real/workers.rs"]
-mod workers;
 
 use std::time::Instant;
 
