@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
@@ -27,7 +28,7 @@ use crate::sources::egress::{Allow, Egress};
 use crate::sources::judge::logs::KubeLogs;
 use crate::sources::post::Poster;
 use crate::sources::{Sources, SourcesConfig};
-use crate::telemetry::{self, Tracer, TracerError};
+use crate::telemetry::{self, Tracer};
 
 /// Longest time that the last spans may take at the end.
 const LAST_SPANS: Duration = Duration::from_secs(3);
@@ -54,7 +55,7 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
     if let Some(message) = lease.problem() {
         return Err(CliError::Connect { what: "--lease-duration, --lease-renew-period".into(), message });
     }
-    let (tracer, sent) = tracer(args.otlp_endpoint.as_deref(), &identity)?;
+    let (tracer, sent) = tracer(args.otlp_endpoint.as_deref(), &identity);
     let secrets = Arc::new(KubeSecrets::new(client.clone()));
     let logs = Arc::new(KubeLogs::new(client.clone()));
     let settings = SourcesConfig {
@@ -110,14 +111,22 @@ pub async fn run(args: RunArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Takes spans, and resolves when the last ones are sent.
-fn tracer(endpoint: Option<&str>, identity: &str) -> Result<(Tracer, BoxFuture<'static, ()>), CliError> {
-    let Some(endpoint) = endpoint.filter(|e| !e.is_empty()) else { return Ok((Tracer::default(), Box::pin(std::future::ready(())))) };
-    let wrong = |e: TracerError| CliError::Connect { what: "set up traces".into(), message: e.to_string() };
-    let (tracer, sending) = Tracer::to_collector(endpoint, identity).map_err(wrong)?;
-    let sending = tokio::spawn(sending);
-    // A panic has been logged, and keeps nobody from ending.
-    Ok((tracer, Box::pin(async move { drop(sending.await) })))
+/// Takes spans, and resolves when the last ones are sent. An address that is wrong stops no release: others may have set it,
+/// for all programs of the cluster.
+fn tracer(endpoint: Option<&str>, identity: &str) -> (Tracer, BoxFuture<'static, ()>) {
+    let nowhere = || (Tracer::default(), std::future::ready(()).boxed());
+    let Some(endpoint) = endpoint.filter(|e| !e.is_empty()) else { return nowhere() };
+    match Tracer::to_collector(endpoint, identity) {
+        Ok((tracer, sending)) => {
+            let sending = tokio::spawn(sending);
+            // A panic has been logged, and keeps nobody from ending.
+            (tracer, async move { drop(sending.await) }.boxed())
+        }
+        Err(error) => {
+            tracing::error!(%error, "traces are not sent");
+            nowhere()
+        }
+    }
 }
 
 async fn serve(address: SocketAddr, app: App, stop: watch::Receiver<bool>) -> Result<(), ServerError> {
@@ -187,4 +196,18 @@ fn own_name() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim();
     format!("{}-{}", if host.is_empty() { "voicerollout" } else { host }, std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_collector_s_address_that_is_wrong_keeps_no_operator_from_running() {
+        for endpoint in [None, Some(""), Some("collector:4317")] {
+            let (tracer, sent) = tracer(endpoint, "pod-1");
+            assert!(!tracer.is_heard(), "{endpoint:?}");
+            sent.await;
+        }
+    }
 }

@@ -31,7 +31,7 @@ impl Exporter {
     /// # Errors
     /// When the address or a setting is wrong.
     pub fn new(endpoint: &str, instance: &str) -> Result<Self, TracerError> {
-        let wrong = |reason: String| TracerError::Endpoint { endpoint: endpoint.into(), reason };
+        let wrong = TracerError::Endpoint;
         let url = Url::parse(endpoint).map_err(|e| wrong(e.to_string()))?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(wrong(format!("OTLP over {} is not supported, only over http and https", url.scheme())));
@@ -221,6 +221,8 @@ mod tests {
             let error = Tracer::to_collector(endpoint, "pod-1").err().expect(endpoint).to_string();
             assert!(error.contains(reason) && error.contains("write the collector's address"), "{error}");
         }
+        let error = Tracer::to_collector("ftp://me:hunter2@collector", "pod-1").err().expect("no OTLP").to_string();
+        assert!(!error.contains("hunter2"), "{error}");
     }
 
     #[test]

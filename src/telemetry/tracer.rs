@@ -23,13 +23,9 @@ pub enum TracerError {
     #[error("this program was built without traces: build it with the feature otel, or leave --otlp-endpoint out")]
     NotBuilt,
     /// The address is none, or its settings are wrong.
-    #[error("--otlp-endpoint {endpoint:?}: {reason}; write the collector's address, http://otel-collector.observability:4318")]
-    Endpoint {
-        /// As given.
-        endpoint: String,
-        /// What is wrong.
-        reason: String,
-    },
+    // The address itself may hold a password.
+    #[error("--otlp-endpoint: {0}; write the collector's address, http://otel-collector.observability:4318")]
+    Endpoint(String),
 }
 
 /// Takes spans; the default one takes none.
@@ -63,6 +59,11 @@ impl Tracer {
             let _ = (endpoint, instance);
             Err::<(Self, std::future::Ready<()>), _>(TracerError::NotBuilt)
         }
+    }
+
+    /// Whether anybody takes spans.
+    pub fn is_heard(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| !queue.is_closed())
     }
 
     /// Hands over spans.

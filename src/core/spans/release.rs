@@ -221,14 +221,12 @@ impl News<'_> {
         let known = self.old.step.traffic_since.as_ref().or(self.old.step.started_at.as_ref());
         let start = decided.map(|d| d.at.0).or(known.map(|at| at.0)).unwrap_or(self.now).min(self.now);
         let root = self.release.root(self.subject.uid);
-        let cut: i64 = self.new.revisions.iter().map(|r| r.calls_cut).sum();
         let own = [
             text("voicerollout.outcome", outcome.name()),
             text("deployment.name", self.subject.name),
             text("deployment.status", outcome.status()),
             text("voicerollout.revision.stable", self.old.stable_revision.as_deref().unwrap_or_default()),
             number("voicerollout.attempt", self.release.attempt),
-            number("voicerollout.calls.cut", cut),
             text("voicerollout.gate", self.new.abort.as_ref().and_then(|a| a.gate.as_deref()).unwrap_or_default()),
         ];
         Some(Span {
